@@ -266,6 +266,13 @@ pub fn killed() -> ClientError {
     messages::ADMIN_DISCONNECT.error()
 }
 
+/// The shared listener has ended: the client connects again, and sees what it has missed.
+pub fn listener_lost(reason: &str) -> ClientError {
+    ClientError::new(Blame::Server, "57P01", "terminating connection because notifications may have been lost")
+        .detail(format!("The connection on which the pooler listens for several clients has ended: {reason}."))
+        .hint("Connect again, LISTEN, and look for changes that were made meanwhile.")
+}
+
 /// KILL.
 pub fn killed_with_database() -> ClientError {
     ClientError { code: Cow::Borrowed("57P01"), blame: Blame::Us, ..messages::DATABASE_REMOVED.error() }

@@ -124,6 +124,10 @@ pub struct ClientInfo {
     wait_event: Cell<WaitEvent>,
     end_check: Cell<EndCheck>,
     departure: Cell<Departure>,
+    /// The shared listener may have notifications for it.
+    listens: Cell<bool>,
+    /// One of the two: its task has to look.
+    needs_attention: Cell<bool>,
     /// It is in the list of busy clients.
     is_listed: Cell<bool>,
     /// State that its server has for it.
@@ -161,7 +165,20 @@ impl ClientInfo {
     pub fn request_departure(&self, reason: Departure) {
         if self.departure.get() == Departure::NotRequested {
             self.departure.set(reason);
+            self.needs_attention.set(true);
         }
+    }
+
+    /// Whether the shared listener may have notifications for it.
+    pub fn set_listens(&self, listens: bool) {
+        self.listens.set(listens);
+        self.needs_attention.set(listens || self.departure.get() != Departure::NotRequested);
+    }
+
+    /// True if it is to be closed between two transactions, or may have notifications.
+    #[inline]
+    pub fn needs_attention(&self) -> bool {
+        self.needs_attention.get()
     }
 
     /// Whether it is to be closed between two transactions.
@@ -388,6 +405,8 @@ impl ClientTable {
             wait_event: Cell::new(WaitEvent::None),
             end_check: Cell::new(EndCheck::NotNeeded),
             departure: Cell::new(Departure::NotRequested),
+            listens: Cell::new(false),
+            needs_attention: Cell::new(false),
             is_listed: Cell::new(false),
             pins: Cell::default(),
             settings_fingerprint: Cell::default(),

@@ -91,6 +91,10 @@ pub static ROWS_FROM_SERVER: Interest = FROM_SERVER
     )
     .with(&[backend::DATA_ROW], Treatment::Whole);
 
+/// The same, while it also looks at notifications.
+pub static NOTIFICATIONS_FROM_SERVER: Interest =
+    ROWS_FROM_SERVER.with(&[backend::NOTIFICATION_RESPONSE], Treatment::Whole);
+
 /// From client to server, for a pooler.
 pub static FROM_CLIENT: Interest = Interest::new(
     &[frontend::COPY_DATA],

@@ -100,6 +100,7 @@ fn server_socket_state(activity: Activity) -> &'static str {
         Activity::Active => "sv_active",
         Activity::Idle => "sv_idle",
         Activity::Tested => "sv_tested",
+        Activity::Listening => "sv_listen",
         Activity::BeingCanceled | Activity::Closing => "sv_being_canceled",
     }
 }

@@ -54,7 +54,9 @@ impl ClientTable {
         info.task.set(TaskKey::NONE);
         info.connected_s = client.connected_s;
         info.prepared_count.set(client.prepared_count);
-        info.departure.set(client.departure);
+        if client.departure != Departure::NotRequested {
+            info.request_departure(client.departure);
+        }
         info.set_identity(identity);
         if let Some(pin) = client.pin {
             info.set_pins(client.pins, || pin);

@@ -106,6 +106,7 @@ pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
     row("reserve_pool", Working, "Old name of reserve_pool_size", |d, v| put(&mut d.reserve_pool_size, v)),
     row("pool_mode", Working, "Overrides the setting", |d, v| put(&mut d.pool_mode, v)),
     row("pin", Working, "Overrides the setting", |d, v| put(&mut d.pin, v)),
+    row("shared_listener", Working, "Overrides the setting", |d, v| put(&mut d.shared_listener, v)),
     row("max_db_connections", Working, "Overrides the setting", |d, v| put(&mut d.max_db_connections, v)),
     row("max_db_client_connections", Working, "Overrides the setting", |d, v| {
         put(&mut d.max_db_client_connections, v)

@@ -110,6 +110,8 @@ pub struct Database {
     pub pool_mode: Option<PoolMode>,
     /// What happens to a statement for which a client would keep its server.
     pub pin: Option<PinRule>,
+    /// Clients that LISTEN share one connection.
+    pub shared_listener: Option<bool>,
     /// Maximum number of servers of all users.
     pub max_db_connections: Option<u32>,
     /// Maximum number of clients of all users.
@@ -197,6 +199,7 @@ impl Database {
             reserve_pool_size: None,
             pool_mode: None,
             pin: None,
+            shared_listener: None,
             max_db_connections: None,
             max_db_client_connections: None,
             server_lifetime: None,
@@ -282,6 +285,8 @@ pub struct PoolRules {
     pub query_wait_timeout: Duration,
     /// What happens to a statement for which a client would keep its server.
     pub pin: PinRule,
+    /// Clients that LISTEN share one connection.
+    pub shared_listener: bool,
     /// Age at which an idle server is closed.
     pub server_lifetime: Duration,
 }
@@ -331,6 +336,7 @@ impl Config {
                 .or(database.query_wait_timeout)
                 .unwrap_or(settings.query_wait_timeout),
             pin: database.pin.unwrap_or(settings.pin),
+            shared_listener: database.shared_listener.unwrap_or(settings.shared_listener),
             server_lifetime: database.server_lifetime.unwrap_or(settings.server_lifetime),
         }
     }

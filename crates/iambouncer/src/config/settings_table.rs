@@ -120,6 +120,7 @@ settings! {
     service_name: String = "", Start, Ignored, "Name of the Windows service";
     session_state: SessionState = SessionState::Pgbouncer, Start, Working, "In transaction pooling, what a client has set (SET, temporary tables, advisory locks, LISTEN …): follow keeps it, pgbouncer keeps only parameters that servers report. In session pooling, follow gives a client its server in its login. follow without a file";
     session_state_functions: SessionStateFunctions = SessionStateFunctions::Careful, Use, Working, "With session_state = follow, functions that cannot be examined: careful assumes that they change nothing, strict that they change anything, so that their callers keep their servers";
+    shared_listener: bool = true, Release, Working, "With session_state = follow in transaction pooling, clients that LISTEN share one connection for their notifications; off: each keeps its server";
     so_reuseport: bool = false, Start, Working, "Let several processes share the port";
     state_verify: u32 = 0, Release, Working, "With session_state = follow, after one transaction in this many, ask the server for the whole state of its session and compare it with what is recorded; a difference is logged and counted (0 = never)";
     stats_period: Duration = 60, Janitor, Working, "Period of averages, in seconds";

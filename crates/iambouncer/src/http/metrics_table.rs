@@ -55,7 +55,7 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
     }),
 
     row("client_connections", Gauge, None, &["database", "user", "state"], "Clients by state: idle, active (with a server), waiting (for a server); login and console have no pool.", client_connections),
-    row("server_connections", Gauge, None, &["database", "user", "state"], "Servers by state: active, idle, tested (reset query), being_canceled, login.", server_connections),
+    row("server_connections", Gauge, None, &["database", "user", "state"], "Servers by state: active, idle, tested (reset query), listen (shared listener), being_canceled, login.", server_connections),
     row("pool_size", Gauge, None, POOL, "Servers that the pool may have.", |f| pools(f, |p| whole(p.size.into()))),
     row("pool_kept_servers", Gauge, None, POOL, "Servers that their clients keep outside of transactions (session_state = follow); see SHOW PINS.", |f| pools(f, |p| whole(p.kept as u64))),
     row("pool_waiting", Gauge, None, POOL, "Clients waiting for a server.", |f| pools(f, |p| whole(p.clients.waiting as u64))),
@@ -231,6 +231,7 @@ fn server_connections(figures: &Figures) -> Vec<Sample> {
             ("active", pool.active),
             ("idle", pool.idle),
             ("tested", pool.tested),
+            ("listen", pool.listening),
             ("being_canceled", pool.being_canceled),
             ("login", pool.logins),
         ]

@@ -18,6 +18,7 @@ use super::rules::RulesInForce;
 use super::session_rules::SessionRules;
 use super::shared::SharedPool;
 use super::shared_limits::SharedLimits;
+use super::shared_listener::Registry;
 use super::startup_response::{KnownParameters, LoginUsers, ServerParameters};
 use super::table::ServerTable;
 use super::waiter::Waiter;
@@ -161,6 +162,11 @@ impl Pool {
         let is_due = count >= every;
         self.unverified_transactions.set(if is_due { 0 } else { count });
         is_due
+    }
+
+    /// The clients that share one connection for their notifications.
+    pub fn listener_registry(&self) -> &Arc<Registry> {
+        &self.shared.listener
     }
 
     /// Changes whenever a client changes the database's schema.

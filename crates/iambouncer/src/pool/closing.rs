@@ -26,6 +26,8 @@ pub enum ServerCloseReason {
     EvictedForSize,
     /// The check query has failed.
     CheckFailed,
+    /// It was the shared listener, and no client listens any more.
+    ListenerUnused,
     /// Its client left it in the middle of an operation.
     Unclean,
 }
@@ -42,6 +44,7 @@ impl fmt::Display for ServerCloseReason {
             Self::Died => "server conn crashed?",
             Self::EvictedForSize => "evicted for pool_size",
             Self::CheckFailed => "test query failed",
+            Self::ListenerUnused => "no client listens",
             Self::Unclean => "unclean server",
         })
     }

@@ -34,10 +34,16 @@ impl Pool {
         self.logins.under_way()
     }
 
-    /// Servers of this worker that are not idle, and those being moved to or from it.
+    /// Servers of this worker that are not idle, and those being moved to or from it. The shared listener runs no queries of
+    /// clients.
     pub fn busy_servers(&self) -> usize {
         (self.table.count() + self.logins.under_way() + self.rebalancer.outgoing())
-            .saturating_sub(self.idle_count())
+            .saturating_sub(self.idle_count() + self.listening_servers())
+    }
+
+    /// 1 if the shared listener belongs to this worker.
+    fn listening_servers(&self) -> usize {
+        count_doing(&self.table.list(), Activity::Listening)
     }
 
     /// Those that their clients keep outside of transactions.
@@ -82,6 +88,7 @@ impl Pool {
             being_canceled: doing(Activity::BeingCanceled) + doing(Activity::Closing),
             idle: doing(Activity::Idle),
             tested: doing(Activity::Tested),
+            listening: doing(Activity::Listening),
             logins: self.login_count(),
             size: rules.pool_size,
             mode: rules.pool_mode,

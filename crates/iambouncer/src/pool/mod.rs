@@ -46,6 +46,7 @@ mod sample_directory;
 mod session_rules;
 pub mod shared;
 mod shared_limits;
+pub mod shared_listener;
 mod startup_response;
 pub mod table;
 mod visiting;

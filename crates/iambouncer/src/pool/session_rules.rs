@@ -20,6 +20,8 @@ pub struct SessionRules {
     pub reads_statements: bool,
     /// A statement for which the client would keep its server is refused (`pin = error`).
     pub refuses_pins: bool,
+    /// Clients that LISTEN share one connection (`shared_listener`).
+    pub shares_listener: bool,
     /// The state of the server is verified after one transaction in this many; 0 for never (`state_verify`).
     pub verify_every: u32,
     /// Run the reset query at every release.
@@ -45,6 +47,7 @@ impl SessionRules {
             links_in_login: mode == PoolMode::Session && is_followed,
             reads_statements: is_followed,
             refuses_pins: follows && rules.pin == PinRule::Error,
+            shares_listener: follows && mode == PoolMode::Transaction && rules.shared_listener,
             verify_every: if follows { settings.state_verify } else { 0 },
             always_reset: settings.server_reset_query_always,
             refuses_simple_queries: settings.disable_pqexec,

@@ -4,6 +4,7 @@
 //! Locks are taken only when a server logs in or a pool is created, never for a query.
 
 use super::demand::Demands;
+use super::shared_listener::Registry;
 use crate::limits::{Counter, CounterKind, Limits, SweptTable};
 use crate::server::Diagnosis;
 use crate::server::target::LearnedCredential;
@@ -37,6 +38,8 @@ pub struct SharedPool {
     pub(super) user_open: Counter,
     /// Which workers need servers.
     pub(super) demands: Demands,
+    /// Clients that share one connection for their notifications.
+    pub(super) listener: Arc<Registry>,
     /// Advanced at each worker by RECONNECT or a configuration change; a server that was logging in or moving between
     /// workers at that time is closed.
     generation: AtomicU64,
@@ -60,6 +63,7 @@ impl SharedPool {
             lingering: Counter::default(),
             user_open,
             demands: Demands::new(workers),
+            listener: Arc::default(),
             generation: AtomicU64::new(0),
             used_us: AtomicU64::new(now_us),
             is_forgotten: AtomicBool::new(false),

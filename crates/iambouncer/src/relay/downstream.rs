@@ -5,7 +5,6 @@ use super::exchange::Exchange;
 use super::link::{Link, ServerCondition};
 use super::session::{ClientSession, CloseReason};
 use crate::client_error;
-use crate::clients::Departure;
 use crate::server::first_non_notification;
 use std::task::{Context, Poll, ready};
 use wire::scan::Event;
@@ -33,8 +32,8 @@ impl Exchange {
             self.scan_downstream(session)?;
             self.send_local_answers();
             self.release_if_done(session)?;
-            if session.info.departure() != Departure::NotRequested {
-                self.depart_with_answer(session)?;
+            if session.info.needs_attention() {
+                self.attend_before_sending(session)?;
             }
             while self.down.has_sendable() {
                 match self.poll_send_downstream(session, cx) {

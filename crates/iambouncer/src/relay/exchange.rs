@@ -4,10 +4,10 @@
 use super::descriptions::Inspection;
 use super::half_duplex::HalfDuplex;
 use super::link::Link;
+use super::listening::Listening;
 use super::retry::Retry;
 use super::session::{ClientSession, CloseReason};
 use crate::answers::ExpectedAnswers;
-use crate::clients::Departure;
 use crate::config::PoolMode;
 use crate::pool::SessionRules;
 use crate::prepared::{ClientNames, Description, Effect};
@@ -55,6 +55,8 @@ pub(super) struct Exchange {
     /// Rules in force until the server is released.
     pub(super) rules: Rc<SessionRules>,
     pub(super) link: Link,
+    /// What the shared listener does for the client. `None` in [`Link::None`]; boxed, since it is rare.
+    pub(super) listening: Option<Box<Listening>>,
     /// Answers that the client or the pooler expects.
     pub(super) answers: ExpectedAnswers,
     /// The server's error for a SET of the pooler.
@@ -116,6 +118,7 @@ impl Exchange {
         Self {
             rules,
             link: Link::None,
+            listening: None,
             answers: ExpectedAnswers::default(),
             internal_query_error: None,
             has_reset_server: false,
@@ -153,6 +156,7 @@ impl Exchange {
     /// Returns a finished exchange to the free list.
     pub(super) fn recycle(self: Box<Self>) {
         debug_assert!(self.is_finished());
+        debug_assert!(self.listening.is_none(), "a client that listens keeps its exchange");
         #[cfg(feature = "otlp")]
         debug_assert!(self.trace.is_none(), "a trace ends with its transaction");
         let _ = FREE_LIST.try_with(|free| {
@@ -214,10 +218,7 @@ impl Exchange {
                 return Poll::Ready(reason);
             }
             if up.is_pending() && (down.is_pending() || self.is_idle(session)) {
-                return match session.info.departure() {
-                    Departure::NotRequested => Poll::Pending,
-                    reason => self.poll_departure_when_quiet(session, reason),
-                };
+                return if session.info.needs_attention() { self.attend_at_end(session, cx) } else { Poll::Pending };
             }
         }
         // There is more to do, but other tasks come first.
@@ -244,6 +245,7 @@ mod tests {
                 links_in_login: false,
                 reads_statements: false,
                 refuses_pins: false,
+                shares_listener: false,
                 verify_every: 0,
                 always_reset: false,
                 refuses_simple_queries: false,

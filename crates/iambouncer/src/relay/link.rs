@@ -129,6 +129,8 @@ impl Linked {
 pub(super) enum Link {
     /// No server, and none needed.
     None,
+    /// No server, and none needed: the shared listener delivers the client's notifications.
+    Listening,
     /// Waiting in the pool's queue.
     Waiting(Waiter),
     /// Linked to a server.
@@ -158,27 +160,38 @@ impl Exchange {
                 None => return Ok(false),
                 Some(Ok(lease)) => {
                     session.pool.stats.record_wait(waiter.since());
+                    if self.listening.is_some() {
+                        self.attach_listening(session, lease);
+                        return Ok(true);
+                    }
                     lease
                 }
                 Some(Err(error)) => {
-                    self.link = Link::None;
+                    self.link = self.unlinked();
                     return Err(CloseReason::Error((*error).clone()));
                 }
             },
             Link::None => match session.pool.acquire_for(session.info.id) {
                 Acquired::Server(lease) => lease,
-                Acquired::Wait(waiter) => {
-                    session.info.begin_wait(worker::now());
-                    // The pool may have answered at once.
-                    let is_answered = !waiter.is_waiting();
-                    self.link = Link::Waiting(waiter);
-                    return if is_answered { self.try_link(session) } else { Ok(false) };
-                }
+                Acquired::Wait(waiter) => return self.wait_for_server(session, waiter),
                 Acquired::Refused(error) => return Err(CloseReason::Error((*error).clone())),
             },
+            Link::Listening => return self.try_link_listening(session),
         };
         self.attach(session, lease);
         Ok(true)
+    }
+
+    /// Waits in the pool's queue. True if it has answered at once, with a server.
+    pub(super) fn wait_for_server(
+        &mut self,
+        session: &mut ClientSession,
+        waiter: Waiter,
+    ) -> Result<bool, CloseReason> {
+        session.info.begin_wait(worker::now());
+        let is_answered = !waiter.is_waiting();
+        self.link = Link::Waiting(waiter);
+        if is_answered { self.try_link(session) } else { Ok(false) }
     }
 
     #[inline(always)]
@@ -308,7 +321,7 @@ impl Exchange {
         is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing() && !session.may_be_pinned()
     }
 
-    fn release(&mut self, session: &mut ClientSession, old_mode: PoolMode) {
+    pub(super) fn release(&mut self, session: &mut ClientSession, old_mode: PoolMode) {
         let Link::Server(mut linked) = std::mem::replace(&mut self.link, Link::None) else { return };
         // A report may follow the last ReadyForQuery.
         linked.changed_parameters.commit(&mut session.parameters);
@@ -352,6 +365,9 @@ impl Exchange {
             // The session ends when the server closes the connection.
             link => self.link = link,
         }
+        if matches!(self.link, Link::None) {
+            self.link = self.unlinked();
+        }
     }
 
     /// Ends the session on the server's side: a clean session-mode server is reset and kept; any other linked server is
@@ -377,7 +393,8 @@ impl Exchange {
                 Self::release_after_client(session, linked);
             }
             Link::Server(linked) => linked.server.abandon(unfinished),
-            Link::None | Link::Waiting(_) => {}
+            Link::None | Link::Listening | Link::Waiting(_) => {}
         }
+        self.listening = None;
     }
 }

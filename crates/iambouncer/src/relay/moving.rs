@@ -3,12 +3,14 @@
 
 use super::exchange::{Exchange, FlushState};
 use super::link::{Link, Linked, SchemaChange, ServerCondition};
+use super::listening::Listening;
 use super::session::{ClientSession, Session};
 use super::unread_state::UnreadState;
 use crate::clients::ClientInfo;
 use crate::net::{SocketInTransit, Stream};
 use crate::parameters::{ParameterId, ValueSet};
 use crate::pool::Pool;
+use crate::pool::shared_listener::Membership;
 use crate::prepared::statement::Text;
 use crate::prepared::{ClientNames, Description, Effect, ServerUnnamed, Unnamed, UnnamedText};
 use crate::server::moving::DetachedServer;
@@ -63,9 +65,31 @@ pub struct SessionInTransit {
     login_parameters: ParameterValues,
     parameters_proven: bool,
     kept: Option<KeptServer>,
+    /// The shared listener delivers its notifications.
+    listening: Option<Membership>,
 }
 
 impl Exchange {
+    /// True if nothing is under way for a client to which the shared listener delivers.
+    fn can_move_listening(&self, session: &ClientSession) -> bool {
+        matches!(self.link, Link::Listening)
+            && matches!(self.listening.as_deref(), Some(Listening::Shared { .. }))
+            && self.down.is_finished()
+            && self.is_between_transactions(session)
+    }
+
+    /// Takes the membership of such a client, whose exchange is free then.
+    fn take_membership(&mut self) -> Option<Membership> {
+        if !matches!(self.link, Link::Listening) {
+            return None;
+        }
+        self.link = Link::None;
+        match self.listening.take().map(|listening| *listening) {
+            Some(Listening::Shared { member, .. }) => Some(member),
+            _ => None,
+        }
+    }
+
     /// True if a client with this exchange can move: it keeps its server between two transactions, and nothing is under
     /// way. (A trace ends with its transaction.)
     fn can_move(&self, session: &ClientSession) -> bool {
@@ -98,7 +122,8 @@ impl Session {
         match &self.exchange {
             None => true,
             Some(exchange) => {
-                (is_unnamed_kept || exchange.has_own_unnamed()) && exchange.can_move(&self.session)
+                (is_unnamed_kept || exchange.has_own_unnamed())
+                    && (exchange.can_move(&self.session) || exchange.can_move_listening(&self.session))
             }
         }
     }
@@ -114,9 +139,13 @@ impl Session {
     /// # Errors
     /// Returns the session, which continues here, unless a connection has failed.
     pub async fn detach(mut self) -> Result<SessionInTransit, (Box<Self>, io::Error)> {
+        let listening = self.exchange.as_mut().and_then(|exchange| exchange.take_membership());
         let (client, kept) = match self.detach_connections().await {
             Ok(detached) => detached,
-            Err(error) => return Err((Box::new(self), error)),
+            Err(error) => {
+                self.share_again(listening);
+                return Err((Box::new(self), error));
+            }
         };
         // Every field is named, so that a new one is either passed on or dropped on purpose.
         let ClientSession {
@@ -141,7 +170,17 @@ impl Session {
             login_parameters: values_of(&login_parameters),
             parameters_proven,
             kept,
+            listening,
         })
+    }
+
+    /// The shared listener delivers to the client, which has no server.
+    fn share_again(&mut self, membership: Option<Membership>) {
+        let Some(member) = membership else { return };
+        let free = || self.session.pool.with_session_rules(Exchange::allocate);
+        let exchange = self.exchange.get_or_insert_with(free);
+        exchange.link = Link::Listening;
+        exchange.set_listening(&self.session, Some(Listening::Shared { member, cannot_return: false }));
     }
 
     async fn detach_connections(&mut self) -> io::Result<(SocketInTransit, Option<KeptServer>)> {
@@ -163,6 +202,8 @@ impl Session {
         let Link::Server(mut linked) = std::mem::replace(&mut exchange.link, Link::None) else {
             return Ok(None);
         };
+        // It may share again at its new worker.
+        exchange.set_listening(&self.session, None);
         linked.changed_parameters.commit(&mut self.session.parameters);
         let unread = linked.unread.take();
         let Some(server) = linked.server.into_server() else { return Ok(None) };
@@ -221,6 +262,7 @@ impl SessionInTransit {
             login_parameters,
             parameters_proven,
             kept,
+            listening,
         } = self;
         let (client, received) = client.unpack()?;
         let context = pool.context.clone();
@@ -249,6 +291,7 @@ impl SessionInTransit {
         if let Some(kept) = kept {
             session.adopt_server(kept)?;
         }
+        session.share_again(listening);
         Ok(session)
     }
 }

@@ -60,10 +60,10 @@ impl Exchange {
     }
 
     /// Called when the server could be released. Asks it for what may have changed. True if that is under way.
-    pub(super) fn reads_state(&mut self, session: &ClientSession) -> bool {
+    pub(super) fn reads_state(&mut self, session: &mut ClientSession) -> bool {
         let Link::Server(linked) = &mut self.link else { return false };
         let is_verified = linked.is_verified;
-        if linked.unread.is_some() && self.reads_changes(session) {
+        if linked.unread.is_some() && (self.reads_changes(session) || self.advance_listening(session)) {
             return true;
         }
         is_verified && self.verifies_state(session)
@@ -105,7 +105,7 @@ impl Exchange {
 
     /// True while the server is asked what has changed.
     pub(super) fn is_reading_state(&self) -> bool {
-        matches!(self.state_query(), Some(StateQuery::Read { .. } | StateQuery::Verify { .. }))
+        matches!(self.state_query(), Some(StateQuery::Read { .. } | StateQuery::Verify { .. } | StateQuery::Listening { .. }))
     }
 
     /// True while the client's startup values are set again.
@@ -124,8 +124,9 @@ impl Exchange {
         let message = self.down.message(frame);
         let parsed = if message.len() < frame.len { None } else { sql_client::text_row(message).ok() };
         let unread = self.link.server().and_then(|linked| linked.unread.as_deref_mut());
-        if let Some(StateQuery::Read { row, .. } | StateQuery::Verify { row, .. }) =
-            unread.map(|unread| &mut unread.query)
+        if let Some(
+            StateQuery::Read { row, .. } | StateQuery::Verify { row, .. } | StateQuery::Listening { row: row @ None },
+        ) = unread.map(|unread| &mut unread.query)
         {
             *row = parsed;
         }
@@ -163,6 +164,11 @@ impl Exchange {
                     // Values that are too long, or that the server does not show.
                     None => session.pin(Features::of(&[Feature::ManySettings]), b""),
                 }
+                Ok(true)
+            }
+            StateQuery::Listening { row } => {
+                let has_failed = self.internal_query_error.take().is_some();
+                self.listening_answered(session, row, has_failed)?;
                 Ok(true)
             }
             StateQuery::Verify { settings, row } => {

@@ -146,7 +146,9 @@ impl ClientSession {
 
     /// Those for which the client does not keep its server yet.
     fn new_pins(&self, begins: Features) -> Features {
-        begins.without(self.info.pins())
+        let new = begins.without(self.info.pins());
+        let shares = self.pool.with_session_rules(|rules| rules.shares_listener);
+        if shares { new.without(Features::of(&[Feature::Listen])) } else { new }
     }
 
     /// The features for which a prepared statement would make its client keep its server.

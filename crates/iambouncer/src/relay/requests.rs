@@ -50,8 +50,8 @@ impl Exchange {
             return refused;
         }
         self.ensure_server(session)?;
-        if is_answered(frame.tag) && (self.awaits_reset() || self.awaits_functions(session)) {
-            return Err(self.await_answer());
+        if self.has_unread() && is_answered(frame.tag) {
+            self.check_unread(session)?;
         }
         if self.answers.skips_to_sync() && frame.tag != tag::frontend::SYNC {
             return self.discard_message(frame);
@@ -64,7 +64,7 @@ impl Exchange {
             tag::frontend::QUERY => return self.on_query(session, frame),
             tag::frontend::FUNCTION_CALL => {
                 if self.rules.follows && self.calls_unknown_function()? {
-                    if self.rules.refuses_pins && !session.keeps_state() {
+                    if self.rules.refuses_pins && !session.info.pins().contains(Feature::UnknownCode) {
                         let refused = Features::of(&[Feature::UnknownCode]);
                         return self.refuse_pin(session, frame, ExpectedAnswer::FunctionCall, refused, b"");
                     }
@@ -94,7 +94,7 @@ impl Exchange {
     #[inline]
     fn ensure_server(&mut self, session: &mut ClientSession) -> Consumed {
         if !self.link.is_linked() {
-            if matches!(self.link, Link::None)
+            if matches!(self.link, Link::None | Link::Listening)
                 && let Some(needed) = self.request_needs()?
             {
                 return Err(NotConsumed::NeedBytes(needed));
@@ -324,7 +324,7 @@ impl Exchange {
     pub(super) fn cancel_waiting_request(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         #[cfg(feature = "otlp")]
         self.trace_ended_wait(session, Some(&client_error::canceled_while_waiting().code));
-        self.link = Link::None;
+        self.link = self.unlinked();
         session.info.state.set(crate::clients::ClientState::Idle);
         session.info.time(|timing| timing.query_at = None);
         let counters = &session.pool.context.process.client_counters;

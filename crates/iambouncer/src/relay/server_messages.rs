@@ -39,7 +39,7 @@ impl Exchange {
                 self.on_state_row(frame);
                 true
             }
-            from_server::NOTIFICATION_RESPONSE => false,
+            from_server::NOTIFICATION_RESPONSE => self.discards_notification(frame),
             from_server::COMMAND_COMPLETE if !is_internal => {
                 self.on_command_complete(session, frame);
                 self.on_answer(session, frame.tag)?

@@ -94,7 +94,7 @@ impl ClientSession {
         self.record_kept();
     }
 
-    fn record_kept(&self) {
+    pub(super) fn record_kept(&self) {
         if let Some(server) = self.info.server() {
             server.is_kept.set(self.keeps_state());
         }
@@ -242,8 +242,12 @@ impl Exchange {
         session.pin(begins, statement);
         let mut concerned = begins;
         concerned.add(changes.ends);
+        let changes_channels = concerned.contains(Feature::Listen);
         let pins = session.info.pins().and(Features::PROBED);
         unread.probe |= !concerned.and(pins).is_empty();
+        if changes_channels && self.listening.is_some() {
+            self.channels_may_change(session);
+        }
     }
 
     /// Records what a statement resets.
@@ -308,6 +312,22 @@ impl Exchange {
     /// Records such a call.
     pub(super) fn record_function_call(&mut self, session: &ClientSession) {
         self.record_changes(session, &SessionChanges::unknown_code(), b"");
+    }
+
+    /// True if the client may have changed its session, or listens.
+    #[inline]
+    pub(super) fn has_unread(&self) -> bool {
+        matches!(&self.link, Link::Server(linked) if linked.unread.is_some())
+    }
+
+    /// Called before a request of such a client.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn check_unread(&mut self, session: &mut ClientSession) -> Consumed {
+        if self.awaits_reset() || self.awaits_functions(session) {
+            return Err(self.await_answer());
+        }
+        if self.listening.is_some() { self.check_listening(session) } else { Ok(()) }
     }
 
     /// True while a RESET is under way whose outcome a following request must not overtake: the client's own startup

@@ -91,6 +91,11 @@ pub(super) enum StateQuery {
         /// The answer.
         row: Option<Vec<Option<String>>>,
     },
+    /// A step of the shared listener.
+    Listening {
+        /// The first row of the answer.
+        row: Option<Vec<Option<String>>>,
+    },
     /// Asks for the whole state, to compare it with what is recorded.
     Verify {
         /// In the order of the columns.

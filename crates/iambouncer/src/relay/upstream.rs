@@ -180,7 +180,7 @@ impl Exchange {
     /// Flush follows, since the server may report an error for them. True if there are any and the client has a server
     /// or a place in the queue.
     fn links_for_partial_batch(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
-        if !matches!(self.link, Link::None) || !self.is_between_messages() {
+        if !matches!(self.link, Link::None | Link::Listening) || !self.is_between_messages() {
             return Ok(false);
         }
         let header = scan::header(self.up.front(), self.rules.max_message_bytes).map_err(bad_frame)?;

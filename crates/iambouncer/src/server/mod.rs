@@ -52,6 +52,8 @@ pub enum Activity {
     Tested,
     /// Free, but a cancel request for it is under way.
     BeingCanceled,
+    /// It is the shared listener of its pool.
+    Listening,
     /// Its client has gone in the middle of an operation: it is being canceled and closed.
     Closing,
 }
@@ -63,6 +65,7 @@ impl Activity {
             Self::Active => "active",
             Self::Idle => "idle",
             Self::Tested => "tested",
+            Self::Listening => "listen",
             Self::BeingCanceled | Self::Closing => "being_canceled",
         }
     }

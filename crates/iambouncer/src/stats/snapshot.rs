@@ -47,6 +47,7 @@ pool_counts! {
     being_canceled: usize, sum, "Servers that are waiting for a cancel request to complete, or are being closed.";
     idle: usize, sum, "Idle servers.";
     tested: usize, sum, "Servers running the reset query.";
+    listening: usize, sum, "Servers that are the shared listener of their pool.";
     logins: usize, sum, "Logins under way.";
     size: u32, same, "Maximum number of servers.";
     mode: PoolMode, same, "Effective pool mode.";
@@ -68,6 +69,7 @@ impl PoolCounts {
             being_canceled: 0,
             idle: 0,
             tested: 0,
+            listening: 0,
             logins: 0,
             size: 0,
             mode,
@@ -79,7 +81,7 @@ impl PoolCounts {
 
     /// Open servers in any state.
     pub fn servers(&self) -> usize {
-        self.active + self.being_canceled + self.idle + self.tested
+        self.active + self.being_canceled + self.idle + self.tested + self.listening
     }
 }
 

@@ -1,0 +1,213 @@
+//! The clients of one shared listener, at all workers. Owns the lock under which its task and theirs meet, and who founds
+//! it; nothing here is used by a client that does not listen.
+
+use super::membership::Membership;
+use super::state::{Mark, Members, Phase, Wakes};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+/// The connection.
+enum Connection {
+    None,
+    /// A client is about to give its server.
+    BeingFounded,
+    Open(OpenConnection),
+}
+
+struct OpenConnection {
+    marks: Arc<str>,
+    /// `client_encoding`: the server converts names and payloads.
+    encoding: Box<str>,
+    /// Wakes its task.
+    waker: Option<Waker>,
+}
+
+struct State {
+    connection: Connection,
+    members: Members,
+}
+
+/// Of one database and user.
+pub struct Registry(Mutex<State>);
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self(Mutex::new(State { connection: Connection::None, members: Members::default() }))
+    }
+}
+
+/// What a client that listens can do.
+pub enum Offer {
+    /// Its server becomes the listener.
+    Found(Founding),
+    /// It shares the listener with this channel for marks.
+    Share(Arc<str>),
+    /// Another client is about to found it.
+    Wait,
+    /// The listener has another `client_encoding`.
+    OtherEncoding,
+}
+
+/// What the listener's task has to do.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) listen: Vec<Arc<[u8]>>,
+    pub(super) unlisten: Vec<Arc<[u8]>>,
+}
+
+/// The right to found the listener. Dropped, another client has it.
+pub struct Founding {
+    registry: Arc<Registry>,
+    /// The channel for marks.
+    pub marks: Arc<str>,
+    is_done: bool,
+}
+
+impl Founding {
+    /// The founder's server becomes the listener: it is subscribed to these channels and to that for marks.
+    pub fn complete(mut self, id: u64, channels: Vec<Arc<[u8]>>, encoding: &str) -> Membership {
+        self.is_done = true;
+        let mut state = self.registry.lock();
+        let marks = self.marks.clone();
+        state.connection =
+            Connection::Open(OpenConnection { marks: marks.clone(), encoding: encoding.into(), waker: None });
+        state.members.add(id, channels, Phase::Delivers);
+        let new = state.members.take_new();
+        state.members.subscribed(&new, &mut Wakes::new());
+        drop(state);
+        Membership::new(self.registry.clone(), id, marks)
+    }
+}
+
+impl Drop for Founding {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.registry.lock().connection = Connection::None;
+        }
+    }
+}
+
+/// A random name, which no client can guess.
+fn random_name() -> Option<String> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).ok()?;
+    Some(format!("iambouncer_{:032x}", u128::from_be_bytes(random)))
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a client whose server has this `client_encoding` can do.
+    pub fn offer(self: &Arc<Self>, encoding: &str) -> Offer {
+        let mut state = self.lock();
+        match &state.connection {
+            Connection::None => {
+                let Some(name) = random_name() else { return Offer::Wait };
+                state.connection = Connection::BeingFounded;
+                drop(state);
+                Offer::Found(Founding { registry: self.clone(), marks: name.into(), is_done: false })
+            }
+            Connection::BeingFounded => Offer::Wait,
+            Connection::Open(open) if open.encoding.eq_ignore_ascii_case(encoding) => {
+                Offer::Share(open.marks.clone())
+            }
+            Connection::Open(_) => Offer::OtherEncoding,
+        }
+    }
+
+    /// A client is about to share the listener; its server sends the proof next. `None` if the listener has ended meanwhile.
+    pub fn join(self: &Arc<Self>, id: u64, proof: Mark) -> Option<Membership> {
+        let mut state = self.lock();
+        match &state.connection {
+            Connection::Open(open) if open.marks == proof.channel => {}
+            _ => return None,
+        }
+        let marks = proof.channel.clone();
+        state.members.add(id, Vec::new(), Phase::Subscribing { proof, is_proven: false, is_named: false });
+        drop(state);
+        Some(Membership::new(self.clone(), id, marks))
+    }
+
+    /// The channels of a client that joins.
+    pub(super) fn name(&self, id: u64, channels: Vec<Arc<[u8]>>) {
+        self.change(|members, wakes| members.name(id, channels, wakes));
+        let waker = match &mut self.lock().connection {
+            Connection::Open(open) => open.waker.take(),
+            _ => None,
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Passes a client's phase and messages.
+    pub(super) fn with_member<T>(
+        &self,
+        id: u64,
+        look: impl FnOnce(&mut Phase, &mut Vec<u8>, &mut Option<Waker>) -> T,
+    ) -> Option<T> {
+        let mut state = self.lock();
+        let member = state.members.clients.get_mut(&id)?;
+        Some(look(&mut member.phase, &mut member.unread, &mut member.waker))
+    }
+
+    /// The channels of a client.
+    pub(super) fn channels_of(&self, id: u64) -> Vec<Arc<[u8]>> {
+        self.lock().members.clients.get(&id).map(|member| member.channels.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn leave(&self, id: u64) {
+        self.lock().members.remove(id);
+    }
+
+    /// What the listener's task has to do; `waker` wakes it when there is more.
+    pub(super) fn work(&self, waker: &Waker, drops_unused: bool) -> Work {
+        let mut state = self.lock();
+        if let Connection::Open(open) = &mut state.connection {
+            open.waker = Some(waker.clone());
+        }
+        let unlisten = if drops_unused { state.members.take_unused() } else { Vec::new() };
+        Work { listen: state.members.take_new(), unlisten }
+    }
+
+    pub(super) fn subscribed(&self, channels: &[Arc<[u8]>]) {
+        self.change(|members, wakes| members.subscribed(channels, wakes));
+    }
+
+    pub(super) fn mark_arrived(&self, payload: &str) {
+        self.change(|members, wakes| members.mark_arrived(payload, wakes));
+    }
+
+    pub(super) fn deliver(&self, channel: &[u8], message: &[u8]) -> usize {
+        self.change(|members, wakes| members.deliver(channel, message, wakes))
+    }
+
+    /// True if no client uses the listener; then none can from now on.
+    pub(super) fn end_if_unused(&self) -> bool {
+        let mut state = self.lock();
+        let is_unused = state.members.clients.is_empty();
+        if is_unused {
+            state.connection = Connection::None;
+            state.members.channels.clear();
+        }
+        is_unused
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.lock().members.clients.is_empty()
+    }
+
+    /// The listener has ended. Clients to which it delivers are disconnected with this reason.
+    pub(super) fn end(&self, reason: &Arc<str>) {
+        self.lock().connection = Connection::None;
+        self.change(|members, wakes| members.end(reason, wakes));
+    }
+
+    /// Changes the members, then wakes tasks.
+    fn change<T>(&self, change: impl FnOnce(&mut Members, &mut Wakes) -> T) -> T {
+        let mut wakes = Wakes::new();
+        let outcome = change(&mut self.lock().members, &mut wakes);
+        wakes.into_iter().for_each(Waker::wake);
+        outcome
+    }
+}

@@ -1,0 +1,307 @@
+//! What the shared listener of a pool knows of its clients. Owns the states of a client and of a channel, and what a
+//! notification changes; the lock and the wakers are used by [`super::registry`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::task::Waker;
+
+/// Bytes of notifications that a client may leave unread; one that has more is disconnected.
+pub(super) const MAX_UNREAD_BYTES: usize = 8 * 1024 * 1024;
+
+/// A place in the queue of notifications, or a proof that a server has this queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// The payload: the client, and a random number.
+    pub payload: Box<str>,
+}
+
+impl Mark {
+    /// Another mark of the client with this id. `None` without random numbers.
+    pub fn new(channel: &Arc<str>, id: u64) -> Option<Self> {
+        let mut random = [0; 16];
+        aws_lc_rs::rand::fill(&mut random).ok()?;
+        let payload = format!("{id}.{:032x}", u128::from_be_bytes(random)).into();
+        Some(Self { channel: channel.clone(), payload })
+    }
+}
+
+/// What the listener does for a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It subscribes to the channels. The client's server delivers.
+    Subscribing {
+        /// Its server has this queue once this has arrived.
+        proof: Mark,
+        is_proven: bool,
+        /// The channels are known.
+        is_named: bool,
+    },
+    /// It is subscribed to them. The client's server delivers.
+    Subscribed,
+    /// It delivers behind the mark.
+    DeliversBehind(Mark),
+    /// It delivers.
+    Delivers,
+    /// It delivers up to the mark.
+    DeliversUpTo(Mark),
+    /// The mark has passed: a server of the client delivers.
+    HasPassed,
+    /// It has ended before it delivered anything.
+    NotBegun,
+    /// It has ended, for this reason: notifications may be missing.
+    Lost(Arc<str>),
+}
+
+/// A client.
+pub(super) struct Member {
+    pub(super) phase: Phase,
+    pub(super) channels: Vec<Arc<[u8]>>,
+    /// Whole messages for it.
+    pub(super) unread: Vec<u8>,
+    /// Wakes its task.
+    pub(super) waker: Option<Waker>,
+}
+
+/// A channel.
+#[derive(Default)]
+pub(super) struct Channel {
+    pub(super) members: BTreeSet<u64>,
+    /// The server has confirmed the LISTEN.
+    pub(super) is_subscribed: bool,
+    /// A LISTEN was sent.
+    pub(super) is_requested: bool,
+}
+
+/// Clients and channels.
+#[derive(Default)]
+pub(super) struct Members {
+    pub(super) clients: BTreeMap<u64, Member>,
+    pub(super) channels: BTreeMap<Arc<[u8]>, Channel>,
+}
+
+/// Tasks to wake once the lock is released.
+pub(super) type Wakes = Vec<Waker>;
+
+impl Member {
+    /// Has its task look at what has changed.
+    fn wake(&mut self, wakes: &mut Wakes) {
+        wakes.extend(self.waker.take());
+    }
+
+    fn set(&mut self, phase: Phase, wakes: &mut Wakes) {
+        self.phase = phase;
+        self.wake(wakes);
+    }
+
+    fn delivers(&self) -> bool {
+        matches!(self.phase, Phase::Delivers | Phase::DeliversUpTo(_))
+    }
+
+    fn receive(&mut self, message: &[u8], wakes: &mut Wakes) {
+        if self.unread.len() + message.len() > MAX_UNREAD_BYTES {
+            self.unread = Vec::new();
+            return self.set(Phase::Lost("the client has not read its notifications".into()), wakes);
+        }
+        self.unread.extend_from_slice(message);
+        self.wake(wakes);
+    }
+}
+
+impl Members {
+    /// Adds a client. The channels that are new have to be subscribed to.
+    pub(super) fn add(&mut self, id: u64, names: Vec<Arc<[u8]>>, phase: Phase) {
+        for name in &names {
+            self.channels.entry(name.clone()).or_default().members.insert(id);
+        }
+        self.clients.insert(id, Member { phase, channels: names, unread: Vec::new(), waker: None });
+    }
+
+    /// The channels of a client that subscribes.
+    pub(super) fn name(&mut self, id: u64, names: Vec<Arc<[u8]>>, wakes: &mut Wakes) {
+        let Some(member) = self.clients.get_mut(&id) else { return };
+        let Phase::Subscribing { is_named, .. } = &mut member.phase else { return };
+        *is_named = true;
+        for name in &names {
+            self.channels.entry(name.clone()).or_default().members.insert(id);
+        }
+        member.channels = names;
+        self.settle(id, wakes);
+    }
+
+    /// Removes a client. Channels remain until [`Members::take_unused`].
+    pub(super) fn remove(&mut self, id: u64) {
+        let Some(member) = self.clients.remove(&id) else { return };
+        for name in &member.channels {
+            if let Some(channel) = self.channels.get_mut(name) {
+                channel.members.remove(&id);
+            }
+        }
+    }
+
+    /// Channels for which a LISTEN has to be sent now.
+    pub(super) fn take_new(&mut self) -> Vec<Arc<[u8]>> {
+        let new = self.channels.iter_mut().filter(|(_, channel)| !channel.is_requested);
+        new.map(|(name, channel)| {
+            channel.is_requested = true;
+            name.clone()
+        })
+        .collect()
+    }
+
+    /// Channels that no client has any more, for which an UNLISTEN has to be sent now.
+    pub(super) fn take_unused(&mut self) -> Vec<Arc<[u8]>> {
+        let unused = |channel: &Channel| channel.members.is_empty() && channel.is_subscribed;
+        let names: Vec<_> =
+            self.channels.iter().filter(|(_, channel)| unused(channel)).map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| drop(self.channels.remove(name)));
+        names
+    }
+
+    /// The server has confirmed these LISTENs.
+    pub(super) fn subscribed(&mut self, names: &[Arc<[u8]>], wakes: &mut Wakes) {
+        let mut concerned = BTreeSet::new();
+        for name in names {
+            if let Some(channel) = self.channels.get_mut(name) {
+                channel.is_subscribed = true;
+                concerned.extend(channel.members.iter().copied());
+            }
+        }
+        concerned.into_iter().for_each(|id| self.settle(id, wakes));
+    }
+
+    /// A client whose channels and proof are there is subscribed.
+    fn settle(&mut self, id: u64, wakes: &mut Wakes) {
+        let Some(member) = self.clients.get_mut(&id) else { return };
+        let Phase::Subscribing { is_proven: true, is_named: true, .. } = member.phase else { return };
+        let is_subscribed = |name| self.channels.get(name).is_some_and(|channel| channel.is_subscribed);
+        if member.channels.iter().all(is_subscribed) {
+            member.set(Phase::Subscribed, wakes);
+        }
+    }
+
+    /// A mark has arrived.
+    pub(super) fn mark_arrived(&mut self, payload: &str, wakes: &mut Wakes) {
+        let Some(id) = payload.split_once('.').and_then(|(id, _)| id.parse().ok()) else { return };
+        let Some(member) = self.clients.get_mut(&id) else { return };
+        match &mut member.phase {
+            Phase::Subscribing { proof, is_proven, .. } if *proof.payload == *payload => {
+                *is_proven = true;
+                self.settle(id, wakes);
+            }
+            Phase::DeliversBehind(mark) if *mark.payload == *payload => member.set(Phase::Delivers, wakes),
+            Phase::DeliversUpTo(mark) if *mark.payload == *payload => member.set(Phase::HasPassed, wakes),
+            _ => {}
+        }
+    }
+
+    /// A notification has arrived. Returns to how many clients it was given.
+    pub(super) fn deliver(&mut self, channel: &[u8], message: &[u8], wakes: &mut Wakes) -> usize {
+        let Some(channel) = self.channels.get(channel) else { return 0 };
+        for id in &channel.members {
+            if let Some(member) = self.clients.get_mut(id).filter(|member| member.delivers()) {
+                member.receive(message, wakes);
+            }
+        }
+        channel.members.len()
+    }
+
+    /// The listener has ended.
+    pub(super) fn end(&mut self, reason: &Arc<str>, wakes: &mut Wakes) {
+        self.channels.clear();
+        for member in self.clients.values_mut() {
+            let phase = match &member.phase {
+                Phase::Subscribing { .. } | Phase::Subscribed => Phase::NotBegun,
+                // Its server delivers already.
+                Phase::HasPassed | Phase::Lost(_) | Phase::NotBegun => continue,
+                Phase::DeliversBehind(_) | Phase::Delivers | Phase::DeliversUpTo(_) => {
+                    Phase::Lost(reason.clone())
+                }
+            };
+            member.set(phase, wakes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(payload: &str) -> Mark {
+        Mark { channel: "marks".into(), payload: payload.into() }
+    }
+
+    fn members(phase: Phase) -> Members {
+        let mut members = Members::default();
+        members.add(7, vec![b"a"[..].into()], phase);
+        members
+    }
+
+    fn unread(members: &Members) -> &[u8] {
+        &members.clients[&7].unread
+    }
+
+    #[test]
+    fn a_client_receives_what_is_between_its_marks() {
+        let mut wakes = Wakes::new();
+        let phase = Phase::Subscribing { proof: mark("7.0"), is_proven: false, is_named: false };
+        let mut members = members(phase);
+        members.name(7, vec![b"a"[..].into()], &mut wakes);
+        members.deliver(b"a", b"before", &mut wakes);
+        members.mark_arrived("7.1", &mut wakes);
+        members.subscribed(&[b"a"[..].into()], &mut wakes);
+        assert_ne!(members.clients[&7].phase, Phase::Subscribed, "it is not proven");
+        members.mark_arrived("7.0", &mut wakes);
+        assert_eq!(members.clients[&7].phase, Phase::Subscribed);
+        members.clients.get_mut(&7).unwrap().phase = Phase::DeliversBehind(mark("7.1"));
+        members.deliver(b"a", b"by its server", &mut wakes);
+        members.mark_arrived("7.1", &mut wakes);
+        members.deliver(b"a", b"one ", &mut wakes);
+        members.deliver(b"b", b"of another channel", &mut wakes);
+        members.clients.get_mut(&7).unwrap().phase = Phase::DeliversUpTo(mark("7.2"));
+        members.deliver(b"a", b"two", &mut wakes);
+        members.mark_arrived("7.2", &mut wakes);
+        members.deliver(b"a", b"by its next server", &mut wakes);
+        assert_eq!(unread(&members), b"one two");
+        assert_eq!(members.clients[&7].phase, Phase::HasPassed);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_bounded_and_others_are_not_concerned() {
+        let mut wakes = Wakes::new();
+        let mut members = members(Phase::Delivers);
+        let message = vec![0; MAX_UNREAD_BYTES / 4];
+        (0..4).for_each(|_| drop(members.deliver(b"a", &message, &mut wakes)));
+        members.add(8, vec![b"a"[..].into()], Phase::Delivers);
+        assert_eq!(members.deliver(b"a", b"x", &mut wakes), 2);
+        assert!(matches!(members.clients[&7].phase, Phase::Lost(_)) && unread(&members).is_empty());
+        assert_eq!(members.clients[&8].unread, b"x");
+    }
+
+    #[test]
+    fn a_channel_is_unused_once_its_last_client_has_left() {
+        let mut members = members(Phase::Delivers);
+        assert_eq!(members.take_new().len(), 1);
+        assert!(members.take_new().is_empty());
+        members.subscribed(&[b"a"[..].into()], &mut Wakes::new());
+        assert!(members.take_unused().is_empty());
+        members.remove(7);
+        assert_eq!(members.take_unused().len(), 1);
+        assert!(members.channels.is_empty());
+    }
+
+    #[test]
+    fn only_clients_that_it_delivers_to_are_lost_with_the_listener() {
+        for (phase, expected) in [
+            (Phase::Subscribed, Phase::NotBegun),
+            (Phase::DeliversBehind(mark("7.1")), Phase::Lost("gone".into())),
+            (Phase::Delivers, Phase::Lost("gone".into())),
+            (Phase::HasPassed, Phase::HasPassed),
+        ] {
+            let mut members = members(phase);
+            members.end(&"gone".into(), &mut Wakes::new());
+            assert_eq!(members.clients[&7].phase, expected);
+        }
+    }
+}
