@@ -106,6 +106,13 @@ impl Pool {
         }
     }
 
+    /// True if the limits allow another server besides the shared listener.
+    pub fn has_room_for_listener(&self) -> bool {
+        let SharedLimitValues { user, database } = self.shared_limit_values();
+        let size = self.rules.current().pool_size;
+        [Some(size), user, database].into_iter().flatten().all(|limit| limit > 1)
+    }
+
     fn shared_limit_values(&self) -> SharedLimitValues {
         let config = self.context.config();
         let limit = |n: u32| (n > 0).then_some(n);

@@ -147,6 +147,7 @@ impl Exchange {
         let Link::Server(linked) = &self.link else { return false };
         self.rules.shares_listener
             && session.info.pins() == listen_only()
+            && session.pool.has_room_for_listener()
             && !session.has_private_statement()
             && !linked.is_verified
             && !linked.server.info.close_needed.get()
@@ -209,6 +210,8 @@ impl Exchange {
         self.send_state_query(sql, StateQuery::Listening { row: None });
         self.down.set_interest(&NOTIFICATIONS_FROM_SERVER);
         session.info.set_listens(true);
+        // It is sent in the next turn, also of a client that is idle.
+        executor::wake(executor::current());
     }
 
     fn ask_for_channels(&mut self, session: &ClientSession) -> bool {

@@ -46,6 +46,7 @@ mod libpq;
 mod lifetimes;
 mod line_keys;
 mod lingering;
+mod listen;
 mod locked_memory;
 mod login;
 mod login_parameters;

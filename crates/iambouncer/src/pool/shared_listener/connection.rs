@@ -40,6 +40,8 @@ enum End {
     Unused,
     /// RECONNECT, RELOAD, or another address of the server.
     Changed,
+    /// RELOAD has changed a limit, and no other server would have a place.
+    NoRoom,
     /// The connection is lost, or the server has reported an error.
     Lost(String),
 }
@@ -80,7 +82,7 @@ impl Pool {
             "a server is the shared listener of its pool"
         );
         executor::spawn(async move {
-            let end = run(&mut lease, &registry, marks).await;
+            let end = run(&pool, &mut lease, &registry, marks).await;
             pool.end_listener(lease, &registry, end);
         });
         // One server fewer is in use.
@@ -91,6 +93,7 @@ impl Pool {
         let (reason, why) = match end {
             End::Unused => (ServerCloseReason::ListenerUnused, None),
             End::Changed => (ServerCloseReason::Changed, Some("its server is replaced".to_owned())),
+            End::NoRoom => (ServerCloseReason::Surplus, Some("the limits have room for one server only".to_owned())),
             End::Lost(why) => (ServerCloseReason::Died, Some(why)),
         };
         if let Some(why) = why {
@@ -109,7 +112,7 @@ impl Pool {
     }
 }
 
-async fn run(server: &mut Server, registry: &Registry, marks: Arc<str>) -> End {
+async fn run(pool: &Pool, server: &mut Server, registry: &Registry, marks: Arc<str>) -> End {
     let now = worker::now();
     let mut listener = Listener {
         registry,
@@ -127,6 +130,9 @@ async fn run(server: &mut Server, registry: &Registry, marks: Arc<str>) -> End {
         match timers::timeout(TICK, poll_fn(|cx| listener.poll(cx))).await {
             Some(end) => return end,
             None => {
+                if !pool.has_room_for_listener() {
+                    return End::NoRoom;
+                }
                 if let Some(end) = listener.look(worker::now()) {
                     return end;
                 }
