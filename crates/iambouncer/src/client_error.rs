@@ -268,9 +268,13 @@ pub fn killed() -> ClientError {
 
 /// The shared listener has ended: the client connects again, and sees what it has missed.
 pub fn listener_lost(reason: &str) -> ClientError {
-    ClientError::new(Blame::Server, "57P01", "terminating connection because notifications may have been lost")
-        .detail(format!("The connection on which the pooler listens for several clients has ended: {reason}."))
-        .hint("Connect again, LISTEN, and look for changes that were made meanwhile.")
+    ClientError::new(
+        Blame::Server,
+        "57P01",
+        "terminating connection because notifications may have been lost",
+    )
+    .detail(format!("The connection on which the pooler listens for several clients has ended: {reason}."))
+    .hint("Connect again, LISTEN, and look for changes that were made meanwhile.")
 }
 
 /// KILL.

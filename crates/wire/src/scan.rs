@@ -80,20 +80,12 @@ pub static FROM_SERVER: Interest = Interest::new(
 
 /// From server to client, while the pooler reads the rows of a query of its own.
 pub static ROWS_FROM_SERVER: Interest = FROM_SERVER
-    .with(
-        &[
-            backend::COPY_DATA,
-            backend::COPY_DONE,
-            backend::NOTIFICATION_RESPONSE,
-            backend::FUNCTION_CALL_RESPONSE,
-        ],
-        Treatment::Head,
-    )
-    .with(&[backend::DATA_ROW], Treatment::Whole);
+    .with(&[backend::COPY_DATA, backend::COPY_DONE, backend::FUNCTION_CALL_RESPONSE], Treatment::Head)
+    .with(&[backend::DATA_ROW, backend::NOTIFICATION_RESPONSE], Treatment::Whole);
 
-/// The same, while it also looks at notifications.
+/// From server to client, while the pooler decides about each notification.
 pub static NOTIFICATIONS_FROM_SERVER: Interest =
-    ROWS_FROM_SERVER.with(&[backend::NOTIFICATION_RESPONSE], Treatment::Whole);
+    FROM_SERVER.with(&[backend::NOTIFICATION_RESPONSE], Treatment::Whole);
 
 /// From client to server, for a pooler.
 pub static FROM_CLIENT: Interest = Interest::new(

@@ -218,7 +218,11 @@ impl Exchange {
                 return Poll::Ready(reason);
             }
             if up.is_pending() && (down.is_pending() || self.is_idle(session)) {
-                return if session.info.needs_attention() { self.attend_at_end(session, cx) } else { Poll::Pending };
+                return if session.info.needs_attention() {
+                    self.attend_at_end(session, cx)
+                } else {
+                    Poll::Pending
+                };
             }
         }
         // There is more to do, but other tasks come first.

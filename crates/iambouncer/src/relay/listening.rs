@@ -27,14 +27,16 @@ use super::session::{ClientSession, CloseReason};
 use super::unread_state::StateQuery;
 use crate::client_error;
 use crate::clients::Pin;
+use crate::pool::shared_listener::{
+    Founding, ListenerNews, ListenerOffer, Membership, QueueMark, notification,
+};
 use crate::pool::{Acquired, Lease};
-use crate::pool::shared_listener::{Founding, Mark, Membership, News, Offer, notification};
 use crate::sql_client::TextRow;
 use crate::worker::{self, executor, timers};
 use sql::{Feature, Features};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wire::scan::{FROM_SERVER, Frame, NOTIFICATIONS_FROM_SERVER};
+use wire::scan::{FROM_SERVER, Frame};
 
 /// How long a client that listens has to be quiet before it shares, unless others wait for a server: most send several
 /// requests in a row.
@@ -55,7 +57,7 @@ pub(super) enum Listening {
     Founded { founding: Founding, channels: Vec<Arc<[u8]>> },
     Joining(Membership),
     Subscribing { member: Membership, is_woken: bool },
-    Leaving { member: Membership, mark: Mark, has_passed: bool },
+    Leaving { member: Membership, mark: QueueMark, has_passed: bool },
     Unsubscribing { member: Membership, is_sent: bool, tries: u32 },
     Shared { member: Membership, cannot_return: bool },
     Returning(Returning),
@@ -102,12 +104,12 @@ pub(super) fn wake_later(session: &ClientSession, delay: Duration) {
 }
 
 /// A mark of the client.
-pub(super) fn new_mark(session: &ClientSession, marks: &Arc<str>) -> Option<Mark> {
-    Mark::new(marks, session.info.id)
+pub(super) fn new_mark(session: &ClientSession, marks: &Arc<str>) -> Option<QueueMark> {
+    QueueMark::new(marks, session.info.id)
 }
 
 /// The statement that sends a mark. Its constants do not make it another one for `pg_stat_statements`.
-pub(super) fn send_mark(mark: &Mark) -> String {
+pub(super) fn send_mark(mark: &QueueMark) -> String {
     format!("SELECT pg_catalog.pg_notify('{}', '{}')", mark.channel, mark.payload)
 }
 
@@ -183,8 +185,8 @@ impl Exchange {
             None | Some(Listening::Waiting { .. }) => self.ask_for_channels(session),
             Some(Listening::Founded { .. }) => self.found_listener(session),
             Some(Listening::Subscribing { member, .. }) => match member.news(None) {
-                News::Subscribed => self.leave_server(session),
-                News::None => false,
+                ListenerNews::Subscribed => self.leave_server(session),
+                ListenerNews::None => false,
                 _ => {
                     self.wait_to_share(session, RETRY_DELAY);
                     false
@@ -208,7 +210,6 @@ impl Exchange {
     /// Sends a query of these steps.
     pub(super) fn ask_listening(&mut self, session: &ClientSession, sql: &str) {
         self.send_state_query(sql, StateQuery::Listening { row: None });
-        self.down.set_interest(&NOTIFICATIONS_FROM_SERVER);
         session.info.set_listens(true);
         // It is sent in the next turn, also of a client that is idle.
         executor::wake(executor::current());
@@ -218,11 +219,11 @@ impl Exchange {
         let registry = session.pool.listener_registry();
         let offer = registry.offer(self.encoding(session).unwrap_or_default());
         let (sql, next) = match offer {
-            Offer::Found(founding) => {
+            ListenerOffer::Found(founding) => {
                 let sql = format!("SELECT {CHANNELS}; LISTEN \"{}\"", founding.marks);
                 (sql, Listening::Founding(founding))
             }
-            Offer::Share(marks) => {
+            ListenerOffer::Share(marks) => {
                 // The proof may arrive before the answer.
                 let joined = new_mark(session, &marks).and_then(|proof| {
                     let sql = format!("SELECT {CHANNELS}; {}", send_mark(&proof));
@@ -234,11 +235,11 @@ impl Exchange {
                 };
                 (sql, Listening::Joining(member))
             }
-            Offer::Wait => {
+            ListenerOffer::Wait => {
                 self.wait_to_share(session, QUIET_BEFORE_SHARING);
                 return false;
             }
-            Offer::OtherEncoding => {
+            ListenerOffer::OtherEncoding => {
                 self.wait_to_share(session, RETRY_DELAY);
                 return false;
             }
@@ -296,7 +297,9 @@ impl Exchange {
             (Listening::Leaving { member, has_passed: true, .. }, _) => {
                 Listening::Unsubscribing { member, is_sent: false, tries: 0 }
             }
-            (Listening::Leaving { .. }, _) => return Err(lost("a server has not received its own notification")),
+            (Listening::Leaving { .. }, _) => {
+                return Err(lost("a server has not received its own notification"));
+            }
             (Listening::Unsubscribing { member, tries, .. }, _) if has_failed && tries < MAX_UNLISTENS => {
                 Listening::Unsubscribing { member, is_sent: false, tries: tries + 1 }
             }
@@ -344,11 +347,14 @@ impl Exchange {
             return false;
         }
         let encoding = self.encoding(session).unwrap_or_default().to_owned();
-        let Some(Listening::Founded { founding, channels }) = self.listening.take().map(|listening| *listening)
+        let Some(Listening::Founded { founding, channels }) =
+            self.listening.take().map(|listening| *listening)
         else {
             return false;
         };
-        let Link::Server(mut linked) = std::mem::replace(&mut self.link, Link::Listening) else { return false };
+        let Link::Server(mut linked) = std::mem::replace(&mut self.link, Link::Listening) else {
+            return false;
+        };
         linked.changed_parameters.commit(&mut session.parameters);
         session.unpin(listen_only());
         session.record_unlinked();
@@ -417,7 +423,8 @@ impl Exchange {
         match self.listening.as_deref_mut() {
             Some(Listening::Leaving { mark, has_passed, .. }) => {
                 let is_mark = is_mark(&mark.channel);
-                *has_passed |= is_mark && parts.is_some_and(|(_, payload)| payload == mark.payload.as_bytes());
+                *has_passed |=
+                    is_mark && parts.is_some_and(|(_, payload)| payload == mark.payload.as_bytes());
                 is_mark || *has_passed
             }
             Some(Listening::Returning(returning)) => {

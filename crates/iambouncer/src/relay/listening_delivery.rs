@@ -7,7 +7,7 @@ use super::link::Link;
 use super::listening::{Listening, lost};
 use super::session::{ClientSession, CloseReason};
 use crate::clients::Departure;
-use crate::pool::shared_listener::News;
+use crate::pool::shared_listener::ListenerNews;
 use crate::worker::executor;
 use std::task::{Context, Poll};
 use wire::backend::TxStatus;
@@ -33,17 +33,17 @@ impl Exchange {
         let has_news = match self.listening.as_deref_mut() {
             None => false,
             Some(Listening::Shared { member, .. }) => {
-                if let News::Lost(reason) = member.news(Some(cx.waker())) {
+                if let ListenerNews::Lost(reason) = member.news(Some(cx.waker())) {
                     return Poll::Ready(lost(&reason));
                 }
                 self.deliver()
             }
             Some(Listening::Subscribing { member, is_woken }) => {
-                let has_news = member.news(Some(cx.waker())) != News::None;
+                let has_news = member.news(Some(cx.waker())) != ListenerNews::None;
                 has_news && !std::mem::replace(is_woken, true)
             }
             Some(Listening::Returning(returning)) => {
-                let has_news = returning.member.news(Some(cx.waker())) != News::None;
+                let has_news = returning.member.news(Some(cx.waker())) != ListenerNews::None;
                 has_news && !std::mem::replace(&mut returning.is_woken, true)
             }
             Some(_) => false,

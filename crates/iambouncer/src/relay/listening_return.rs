@@ -10,7 +10,7 @@ use super::link::Link;
 use super::listening::{Listening, lost, new_mark, send_mark, wake_later};
 use super::session::{ClientSession, CloseReason};
 use crate::answers::StateChange;
-use crate::pool::shared_listener::{Handover, Mark, Membership, News, push_command};
+use crate::pool::shared_listener::{Handover, ListenerNews, Membership, QueueMark, push_command};
 use crate::prepared::effect::begins_transaction;
 use crate::worker;
 use sql::SessionChanges;
@@ -31,7 +31,7 @@ const MAX_HELD_BYTES: usize = 8 * 1024 * 1024;
 /// A hand-over under way.
 pub(super) struct Returning {
     pub(super) member: Membership,
-    mark: Mark,
+    mark: QueueMark,
     side: ServerSide,
     /// The server has answered.
     is_answered: bool,
@@ -98,7 +98,12 @@ impl Exchange {
         Err(NotConsumed::AwaitAnswer)
     }
 
-    fn begin_return(&mut self, session: &ClientSession, member: Membership, tries: u32) -> Result<(), CloseReason> {
+    fn begin_return(
+        &mut self,
+        session: &ClientSession,
+        member: Membership,
+        tries: u32,
+    ) -> Result<(), CloseReason> {
         let Some(mark) = new_mark(session, member.marks()) else { return Err(lost("no random numbers")) };
         match member.deliver_up_to(&mark) {
             Handover::Agreed => {}
@@ -175,10 +180,11 @@ impl Exchange {
         self.request = RequestState::Held;
         let Some(Listening::Returning(returning)) = self.listening.as_deref() else { return Ok(()) };
         match returning.member.news(None) {
-            News::HasPassed if returning.is_answered && self.down.at_boundary() => {}
-            News::Lost(reason) => return Err(lost(&reason).into()),
+            ListenerNews::HasPassed if returning.is_answered && self.down.at_boundary() => {}
+            ListenerNews::Lost(reason) => return Err(lost(&reason).into()),
             _ if returning.is_answered && worker::now() >= returning.deadline => {
-                if let Some(Listening::Returning(returning)) = self.listening.take().map(|listening| *listening)
+                if let Some(Listening::Returning(returning)) =
+                    self.listening.take().map(|listening| *listening)
                 {
                     self.give_up_return(session, returning)?;
                 }
@@ -220,7 +226,8 @@ impl Exchange {
                 from_client::SYNC => return false,
                 from_client::PARSE => {
                     has_parsed = true;
-                    let Some(text) = body.iter().position(|&byte| byte == 0).map(|end| &body[end + 1..]) else {
+                    let Some(text) = body.iter().position(|&byte| byte == 0).map(|end| &body[end + 1..])
+                    else {
                         return true;
                     };
                     if !is_harmless(session, text) {
@@ -249,7 +256,7 @@ impl Exchange {
 /// Why the listener does not deliver any more.
 fn ended(member: &Membership) -> CloseReason {
     match member.news(None) {
-        News::Lost(reason) => lost(&reason),
+        ListenerNews::Lost(reason) => lost(&reason),
         _ => lost("the shared listener has ended"),
     }
 }

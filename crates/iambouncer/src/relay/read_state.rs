@@ -105,7 +105,10 @@ impl Exchange {
 
     /// True while the server is asked what has changed.
     pub(super) fn is_reading_state(&self) -> bool {
-        matches!(self.state_query(), Some(StateQuery::Read { .. } | StateQuery::Verify { .. } | StateQuery::Listening { .. }))
+        matches!(
+            self.state_query(),
+            Some(StateQuery::Read { .. } | StateQuery::Verify { .. } | StateQuery::Listening { .. })
+        )
     }
 
     /// True while the client's startup values are set again.
@@ -125,7 +128,9 @@ impl Exchange {
         let parsed = if message.len() < frame.len { None } else { sql_client::text_row(message).ok() };
         let unread = self.link.server().and_then(|linked| linked.unread.as_deref_mut());
         if let Some(
-            StateQuery::Read { row, .. } | StateQuery::Verify { row, .. } | StateQuery::Listening { row: row @ None },
+            StateQuery::Read { row, .. }
+            | StateQuery::Verify { row, .. }
+            | StateQuery::Listening { row: row @ None },
         ) = unread.map(|unread| &mut unread.query)
         {
             *row = parsed;

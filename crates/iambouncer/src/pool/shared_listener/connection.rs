@@ -3,7 +3,7 @@
 //!
 //! It never waits for a client: what one does not read is kept for it, up to a limit.
 
-use super::registry::{Registry, Work};
+use super::registry::{ListenerWork, Registry};
 use crate::net::Inbound;
 use crate::pool::Pool;
 use crate::pool::closing::ServerCloseReason;
@@ -35,7 +35,7 @@ const KEEP_OPEN: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_
     WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY['idle_session_timeout', 'statement_timeout', 'lock_timeout', 'transaction_timeout'])";
 
 /// Why the task ends.
-enum End {
+enum ListenerEnd {
     /// No client listens.
     Unused,
     /// RECONNECT, RELOAD, or another address of the server.
@@ -47,17 +47,20 @@ enum End {
 }
 
 /// The request under way.
-enum Request {
+enum ListenerRequest {
     None,
     /// These channels are subscribed to when it is answered.
-    Sent { at: Instant, listen: Vec<Arc<[u8]>> },
+    Sent {
+        at: Instant,
+        listen: Vec<Arc<[u8]>>,
+    },
 }
 
-struct Listener<'a> {
+struct ListenerTask<'a> {
     registry: &'a Registry,
     server: &'a mut Server,
     marks: Arc<str>,
-    request: Request,
+    request: ListenerRequest,
     unsent: Vec<u8>,
     received: Inbound,
     heard_at: Instant,
@@ -89,12 +92,14 @@ impl Pool {
         self.changed.notify_all();
     }
 
-    fn end_listener(self: &Rc<Self>, lease: Lease, registry: &Registry, end: End) {
+    fn end_listener(self: &Rc<Self>, lease: Lease, registry: &Registry, end: ListenerEnd) {
         let (reason, why) = match end {
-            End::Unused => (ServerCloseReason::ListenerUnused, None),
-            End::Changed => (ServerCloseReason::Changed, Some("its server is replaced".to_owned())),
-            End::NoRoom => (ServerCloseReason::Surplus, Some("the limits have room for one server only".to_owned())),
-            End::Lost(why) => (ServerCloseReason::Died, Some(why)),
+            ListenerEnd::Unused => (ServerCloseReason::ListenerUnused, None),
+            ListenerEnd::Changed => (ServerCloseReason::Changed, Some("its server is replaced".to_owned())),
+            ListenerEnd::NoRoom => {
+                (ServerCloseReason::Surplus, Some("the limits have room for one server only".to_owned()))
+            }
+            ListenerEnd::Lost(why) => (ServerCloseReason::Died, Some(why)),
         };
         if let Some(why) = why {
             tracing::warn!(
@@ -112,13 +117,13 @@ impl Pool {
     }
 }
 
-async fn run(pool: &Pool, server: &mut Server, registry: &Registry, marks: Arc<str>) -> End {
+async fn run(pool: &Pool, server: &mut Server, registry: &Registry, marks: Arc<str>) -> ListenerEnd {
     let now = worker::now();
-    let mut listener = Listener {
+    let mut listener = ListenerTask {
         registry,
         server,
         marks,
-        request: Request::None,
+        request: ListenerRequest::None,
         unsent: Vec::new(),
         received: Inbound::default(),
         heard_at: now,
@@ -131,7 +136,7 @@ async fn run(pool: &Pool, server: &mut Server, registry: &Registry, marks: Arc<s
             Some(end) => return end,
             None => {
                 if !pool.has_room_for_listener() {
-                    return End::NoRoom;
+                    return ListenerEnd::NoRoom;
                 }
                 if let Some(end) = listener.look(worker::now()) {
                     return end;
@@ -141,11 +146,11 @@ async fn run(pool: &Pool, server: &mut Server, registry: &Registry, marks: Arc<s
     }
 }
 
-impl Listener<'_> {
+impl ListenerTask<'_> {
     /// Called from time to time.
-    fn look(&mut self, now: Instant) -> Option<End> {
+    fn look(&mut self, now: Instant) -> Option<ListenerEnd> {
         if self.server.info.close_needed.get() {
-            return Some(End::Changed);
+            return Some(ListenerEnd::Changed);
         }
         self.drops_unused = true;
         if !self.registry.is_unused() {
@@ -153,13 +158,13 @@ impl Listener<'_> {
         } else if now.saturating_duration_since(*self.unused_since.get_or_insert(now)) >= LINGER
             && self.registry.end_if_unused()
         {
-            return Some(End::Unused);
+            return Some(ListenerEnd::Unused);
         }
         match &self.request {
-            Request::Sent { at, .. } if now.saturating_duration_since(*at) > MAX_ANSWER_TIME => {
-                Some(End::Lost("its server does not answer".to_owned()))
+            ListenerRequest::Sent { at, .. } if now.saturating_duration_since(*at) > MAX_ANSWER_TIME => {
+                Some(ListenerEnd::Lost("its server does not answer".to_owned()))
             }
-            Request::None if now.saturating_duration_since(self.heard_at) > MAX_SILENCE => {
+            ListenerRequest::None if now.saturating_duration_since(self.heard_at) > MAX_SILENCE => {
                 self.send("", Vec::new());
                 None
             }
@@ -169,20 +174,20 @@ impl Listener<'_> {
 
     fn send(&mut self, sql: &str, listen: Vec<Arc<[u8]>>) {
         encode::query(&mut self.unsent, sql);
-        self.request = Request::Sent { at: worker::now(), listen };
+        self.request = ListenerRequest::Sent { at: worker::now(), listen };
     }
 
     /// Ready when it has ended.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ListenerEnd> {
         let mut given = 0;
         loop {
-            if let Request::None = self.request {
+            if let ListenerRequest::None = self.request {
                 let work = self.registry.work(cx.waker(), std::mem::take(&mut self.drops_unused));
                 self.request_changes(work);
             }
-            let awaited_answer = matches!(self.request, Request::Sent { .. });
+            let awaited_answer = matches!(self.request, ListenerRequest::Sent { .. });
             if let Err(error) = self.poll_send(cx) {
-                return Poll::Ready(End::Lost(error.to_string()));
+                return Poll::Ready(ListenerEnd::Lost(error.to_string()));
             }
             match self.read(&mut given) {
                 Ok(()) => {}
@@ -193,21 +198,23 @@ impl Listener<'_> {
                 executor::wake(executor::current());
                 return Poll::Pending;
             }
-            if awaited_answer && matches!(self.request, Request::None) {
+            if awaited_answer && matches!(self.request, ListenerRequest::None) {
                 continue;
             }
             if self.received.is_full() {
                 self.received.make_room(self.received.len() + 1);
             }
             match ready!(self.server.stream.poll_recv(cx, &mut self.received)) {
-                Ok(0) => return Poll::Ready(End::Lost("the server has closed the connection".to_owned())),
+                Ok(0) => {
+                    return Poll::Ready(ListenerEnd::Lost("the server has closed the connection".to_owned()));
+                }
                 Ok(_) => self.heard_at = worker::now(),
-                Err(error) => return Poll::Ready(End::Lost(error.to_string())),
+                Err(error) => return Poll::Ready(ListenerEnd::Lost(error.to_string())),
             }
         }
     }
 
-    fn request_changes(&mut self, work: Work) {
+    fn request_changes(&mut self, work: ListenerWork) {
         if work.listen.is_empty() && work.unlisten.is_empty() {
             return;
         }
@@ -234,10 +241,10 @@ impl Listener<'_> {
     }
 
     /// Handles the whole messages that have been received.
-    fn read(&mut self, given: &mut usize) -> Result<(), End> {
+    fn read(&mut self, given: &mut usize) -> Result<(), ListenerEnd> {
         while *given <= MAX_GIVEN_PER_TURN {
             let header = scan::header(self.received.bytes(), MAX_MESSAGE_BYTES)
-                .map_err(|error| End::Lost(format!("the server broke the protocol: {error}")))?;
+                .map_err(|error| ListenerEnd::Lost(format!("the server broke the protocol: {error}")))?;
             let Some(frame) = header.filter(|frame| frame.len <= self.received.len()) else {
                 if let Some(frame) = header {
                     // Bounded above.
@@ -252,12 +259,12 @@ impl Listener<'_> {
     }
 
     /// Returns to how many clients the message was given.
-    fn on_message(&mut self, frame: scan::Frame) -> Result<usize, End> {
+    fn on_message(&mut self, frame: scan::Frame) -> Result<usize, ListenerEnd> {
         let message = &self.received.bytes()[..frame.len];
         match frame.tag {
             tag::backend::NOTIFICATION_RESPONSE => {
                 let Some((channel, payload)) = notification(message) else {
-                    return Err(End::Lost("the server broke the protocol: notification".to_owned()));
+                    return Err(ListenerEnd::Lost("the server broke the protocol: notification".to_owned()));
                 };
                 if channel == self.marks.as_bytes() {
                     self.registry.mark_arrived(&String::from_utf8_lossy(payload));
@@ -266,13 +273,15 @@ impl Listener<'_> {
                 return Ok(self.registry.deliver(channel, message).max(1));
             }
             tag::backend::READY_FOR_QUERY => {
-                if let Request::Sent { listen, .. } = std::mem::replace(&mut self.request, Request::None) {
+                if let ListenerRequest::Sent { listen, .. } =
+                    std::mem::replace(&mut self.request, ListenerRequest::None)
+                {
                     self.registry.subscribed(&listen);
                 }
             }
             tag::backend::ERROR_RESPONSE => {
                 let fields = backend::error_fields(message).unwrap_or_default();
-                return Err(End::Lost(format!("the server has reported: {}", fields.message)));
+                return Err(ListenerEnd::Lost(format!("the server has reported: {}", fields.message)));
             }
             _ => {}
         }

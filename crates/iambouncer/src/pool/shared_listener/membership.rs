@@ -1,13 +1,13 @@
 //! A client's side of the shared listener. Owns its subscription, which ends with it, and the marks that it sends.
 
 use super::registry::Registry;
-use super::state::{Mark, Phase};
+use super::state::{MemberPhase, QueueMark};
 use std::sync::Arc;
 use std::task::Waker;
 
 /// What the listener has for a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+pub enum ListenerNews {
     /// Nothing new about its state.
     None,
     /// The listener is subscribed to its channels, and has the same queue as the client's server.
@@ -59,23 +59,23 @@ impl Membership {
     }
 
     /// The state; `waker` is woken when it changes, or when there are messages.
-    pub fn news(&self, waker: Option<&Waker>) -> News {
+    pub fn news(&self, waker: Option<&Waker>) -> ListenerNews {
         let news = self.registry.with_member(self.id, |phase, _, slot| {
             if let Some(waker) = waker {
                 *slot = Some(waker.clone());
             }
             match phase {
-                Phase::Subscribed => News::Subscribed,
-                Phase::HasPassed => News::HasPassed,
-                Phase::NotBegun => News::NotBegun,
-                Phase::Lost(reason) => News::Lost(reason.clone()),
-                Phase::Subscribing { .. }
-                | Phase::DeliversBehind(_)
-                | Phase::Delivers
-                | Phase::DeliversUpTo(_) => News::None,
+                MemberPhase::Subscribed => ListenerNews::Subscribed,
+                MemberPhase::HasPassed => ListenerNews::HasPassed,
+                MemberPhase::NotBegun => ListenerNews::NotBegun,
+                MemberPhase::Lost(reason) => ListenerNews::Lost(reason.clone()),
+                MemberPhase::Subscribing { .. }
+                | MemberPhase::DeliversBehind(_)
+                | MemberPhase::Delivers
+                | MemberPhase::DeliversUpTo(_) => ListenerNews::None,
             }
         });
-        news.unwrap_or(News::NotBegun)
+        news.unwrap_or(ListenerNews::NotBegun)
     }
 
     /// The messages for the client, whole ones.
@@ -89,11 +89,11 @@ impl Membership {
     }
 
     /// The listener delivers behind this mark, which the client's server sends next. False if it has ended.
-    pub fn deliver_behind(&self, mark: &Mark) -> bool {
+    pub fn deliver_behind(&self, mark: &QueueMark) -> bool {
         let is_agreed = self.registry.with_member(self.id, |phase, _, _| {
-            let is_subscribed = *phase == Phase::Subscribed;
+            let is_subscribed = *phase == MemberPhase::Subscribed;
             if is_subscribed {
-                *phase = Phase::DeliversBehind(mark.clone());
+                *phase = MemberPhase::DeliversBehind(mark.clone());
             }
             is_subscribed
         });
@@ -103,21 +103,21 @@ impl Membership {
     /// The mark has not been sent: the client's server goes on delivering.
     pub fn deliver_nothing(&self) {
         self.registry.with_member(self.id, |phase, unread, _| {
-            if matches!(phase, Phase::DeliversBehind(_) | Phase::Delivers) {
-                *phase = Phase::Subscribed;
+            if matches!(phase, MemberPhase::DeliversBehind(_) | MemberPhase::Delivers) {
+                *phase = MemberPhase::Subscribed;
                 unread.clear();
             }
         });
     }
 
     /// The listener delivers up to this mark, which a server of the client sends next.
-    pub fn deliver_up_to(&self, mark: &Mark) -> Handover {
+    pub fn deliver_up_to(&self, mark: &QueueMark) -> Handover {
         let handover = self.registry.with_member(self.id, |phase, _, _| match phase {
-            Phase::Delivers => {
-                *phase = Phase::DeliversUpTo(mark.clone());
+            MemberPhase::Delivers => {
+                *phase = MemberPhase::DeliversUpTo(mark.clone());
                 Handover::Agreed
             }
-            Phase::DeliversBehind(_) => Handover::NotYet,
+            MemberPhase::DeliversBehind(_) => Handover::NotYet,
             _ => Handover::Ended,
         });
         handover.unwrap_or(Handover::Ended)
@@ -126,8 +126,8 @@ impl Membership {
     /// The mark has not been sent: the listener goes on delivering.
     pub fn deliver_on(&self) {
         self.registry.with_member(self.id, |phase, _, _| {
-            if matches!(phase, Phase::DeliversUpTo(_)) {
-                *phase = Phase::Delivers;
+            if matches!(phase, MemberPhase::DeliversUpTo(_)) {
+                *phase = MemberPhase::Delivers;
             }
         });
     }

@@ -15,6 +15,6 @@ mod registry;
 mod state;
 
 pub use connection::{notification, push_command};
-pub use membership::{Handover, Membership, News};
-pub use registry::{Founding, Offer, Registry};
-pub use state::Mark;
+pub use membership::{Handover, ListenerNews, Membership};
+pub use registry::{Founding, ListenerOffer, Registry};
+pub use state::QueueMark;

@@ -2,12 +2,12 @@
 //! it; nothing here is used by a client that does not listen.
 
 use super::membership::Membership;
-use super::state::{Mark, Members, Phase, Wakes};
+use super::state::{MemberPhase, Members, QueueMark, Wakes};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 /// The connection.
-enum Connection {
+enum ListenerConnection {
     None,
     /// A client is about to give its server.
     BeingFounded,
@@ -22,22 +22,22 @@ struct OpenConnection {
     waker: Option<Waker>,
 }
 
-struct State {
-    connection: Connection,
+struct RegistryState {
+    connection: ListenerConnection,
     members: Members,
 }
 
 /// Of one database and user.
-pub struct Registry(Mutex<State>);
+pub struct Registry(Mutex<RegistryState>);
 
 impl Default for Registry {
     fn default() -> Self {
-        Self(Mutex::new(State { connection: Connection::None, members: Members::default() }))
+        Self(Mutex::new(RegistryState { connection: ListenerConnection::None, members: Members::default() }))
     }
 }
 
 /// What a client that listens can do.
-pub enum Offer {
+pub enum ListenerOffer {
     /// Its server becomes the listener.
     Found(Founding),
     /// It shares the listener with this channel for marks.
@@ -50,7 +50,7 @@ pub enum Offer {
 
 /// What the listener's task has to do.
 #[derive(Default)]
-pub(super) struct Work {
+pub(super) struct ListenerWork {
     pub(super) listen: Vec<Arc<[u8]>>,
     pub(super) unlisten: Vec<Arc<[u8]>>,
 }
@@ -69,9 +69,12 @@ impl Founding {
         self.is_done = true;
         let mut state = self.registry.lock();
         let marks = self.marks.clone();
-        state.connection =
-            Connection::Open(OpenConnection { marks: marks.clone(), encoding: encoding.into(), waker: None });
-        state.members.add(id, channels, Phase::Delivers);
+        state.connection = ListenerConnection::Open(OpenConnection {
+            marks: marks.clone(),
+            encoding: encoding.into(),
+            waker: None,
+        });
+        state.members.add(id, channels, MemberPhase::Delivers);
         let new = state.members.take_new();
         state.members.subscribed(&new, &mut Wakes::new());
         drop(state);
@@ -82,7 +85,7 @@ impl Founding {
 impl Drop for Founding {
     fn drop(&mut self) {
         if !self.is_done {
-            self.registry.lock().connection = Connection::None;
+            self.registry.lock().connection = ListenerConnection::None;
         }
     }
 }
@@ -95,37 +98,41 @@ fn random_name() -> Option<String> {
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RegistryState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a client whose server has this `client_encoding` can do.
-    pub fn offer(self: &Arc<Self>, encoding: &str) -> Offer {
+    pub fn offer(self: &Arc<Self>, encoding: &str) -> ListenerOffer {
         let mut state = self.lock();
         match &state.connection {
-            Connection::None => {
-                let Some(name) = random_name() else { return Offer::Wait };
-                state.connection = Connection::BeingFounded;
+            ListenerConnection::None => {
+                let Some(name) = random_name() else { return ListenerOffer::Wait };
+                state.connection = ListenerConnection::BeingFounded;
                 drop(state);
-                Offer::Found(Founding { registry: self.clone(), marks: name.into(), is_done: false })
+                ListenerOffer::Found(Founding { registry: self.clone(), marks: name.into(), is_done: false })
             }
-            Connection::BeingFounded => Offer::Wait,
-            Connection::Open(open) if open.encoding.eq_ignore_ascii_case(encoding) => {
-                Offer::Share(open.marks.clone())
+            ListenerConnection::BeingFounded => ListenerOffer::Wait,
+            ListenerConnection::Open(open) if open.encoding.eq_ignore_ascii_case(encoding) => {
+                ListenerOffer::Share(open.marks.clone())
             }
-            Connection::Open(_) => Offer::OtherEncoding,
+            ListenerConnection::Open(_) => ListenerOffer::OtherEncoding,
         }
     }
 
     /// A client is about to share the listener; its server sends the proof next. `None` if the listener has ended meanwhile.
-    pub fn join(self: &Arc<Self>, id: u64, proof: Mark) -> Option<Membership> {
+    pub fn join(self: &Arc<Self>, id: u64, proof: QueueMark) -> Option<Membership> {
         let mut state = self.lock();
         match &state.connection {
-            Connection::Open(open) if open.marks == proof.channel => {}
+            ListenerConnection::Open(open) if open.marks == proof.channel => {}
             _ => return None,
         }
         let marks = proof.channel.clone();
-        state.members.add(id, Vec::new(), Phase::Subscribing { proof, is_proven: false, is_named: false });
+        state.members.add(
+            id,
+            Vec::new(),
+            MemberPhase::Subscribing { proof, is_proven: false, is_named: false },
+        );
         drop(state);
         Some(Membership::new(self.clone(), id, marks))
     }
@@ -134,7 +141,7 @@ impl Registry {
     pub(super) fn name(&self, id: u64, channels: Vec<Arc<[u8]>>) {
         self.change(|members, wakes| members.name(id, channels, wakes));
         let waker = match &mut self.lock().connection {
-            Connection::Open(open) => open.waker.take(),
+            ListenerConnection::Open(open) => open.waker.take(),
             _ => None,
         };
         waker.into_iter().for_each(Waker::wake);
@@ -144,7 +151,7 @@ impl Registry {
     pub(super) fn with_member<T>(
         &self,
         id: u64,
-        look: impl FnOnce(&mut Phase, &mut Vec<u8>, &mut Option<Waker>) -> T,
+        look: impl FnOnce(&mut MemberPhase, &mut Vec<u8>, &mut Option<Waker>) -> T,
     ) -> Option<T> {
         let mut state = self.lock();
         let member = state.members.clients.get_mut(&id)?;
@@ -161,13 +168,13 @@ impl Registry {
     }
 
     /// What the listener's task has to do; `waker` wakes it when there is more.
-    pub(super) fn work(&self, waker: &Waker, drops_unused: bool) -> Work {
+    pub(super) fn work(&self, waker: &Waker, drops_unused: bool) -> ListenerWork {
         let mut state = self.lock();
-        if let Connection::Open(open) = &mut state.connection {
+        if let ListenerConnection::Open(open) = &mut state.connection {
             open.waker = Some(waker.clone());
         }
         let unlisten = if drops_unused { state.members.take_unused() } else { Vec::new() };
-        Work { listen: state.members.take_new(), unlisten }
+        ListenerWork { listen: state.members.take_new(), unlisten }
     }
 
     pub(super) fn subscribed(&self, channels: &[Arc<[u8]>]) {
@@ -187,7 +194,7 @@ impl Registry {
         let mut state = self.lock();
         let is_unused = state.members.clients.is_empty();
         if is_unused {
-            state.connection = Connection::None;
+            state.connection = ListenerConnection::None;
             state.members.channels.clear();
         }
         is_unused
@@ -199,7 +206,7 @@ impl Registry {
 
     /// The listener has ended. Clients to which it delivers are disconnected with this reason.
     pub(super) fn end(&self, reason: &Arc<str>) {
-        self.lock().connection = Connection::None;
+        self.lock().connection = ListenerConnection::None;
         self.change(|members, wakes| members.end(reason, wakes));
     }
 

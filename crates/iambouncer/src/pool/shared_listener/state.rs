@@ -10,14 +10,14 @@ pub(super) const MAX_UNREAD_BYTES: usize = 8 * 1024 * 1024;
 
 /// A place in the queue of notifications, or a proof that a server has this queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct QueueMark {
     /// The channel.
     pub channel: Arc<str>,
     /// The payload: the client, and a random number.
     pub payload: Box<str>,
 }
 
-impl Mark {
+impl QueueMark {
     /// Another mark of the client with this id. `None` without random numbers.
     pub fn new(channel: &Arc<str>, id: u64) -> Option<Self> {
         let mut random = [0; 16];
@@ -29,11 +29,11 @@ impl Mark {
 
 /// What the listener does for a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum MemberPhase {
     /// It subscribes to the channels. The client's server delivers.
     Subscribing {
         /// Its server has this queue once this has arrived.
-        proof: Mark,
+        proof: QueueMark,
         is_proven: bool,
         /// The channels are known.
         is_named: bool,
@@ -41,11 +41,11 @@ pub(super) enum Phase {
     /// It is subscribed to them. The client's server delivers.
     Subscribed,
     /// It delivers behind the mark.
-    DeliversBehind(Mark),
+    DeliversBehind(QueueMark),
     /// It delivers.
     Delivers,
     /// It delivers up to the mark.
-    DeliversUpTo(Mark),
+    DeliversUpTo(QueueMark),
     /// The mark has passed: a server of the client delivers.
     HasPassed,
     /// It has ended before it delivered anything.
@@ -56,7 +56,7 @@ pub(super) enum Phase {
 
 /// A client.
 pub(super) struct Member {
-    pub(super) phase: Phase,
+    pub(super) phase: MemberPhase,
     pub(super) channels: Vec<Arc<[u8]>>,
     /// Whole messages for it.
     pub(super) unread: Vec<u8>,
@@ -66,7 +66,7 @@ pub(super) struct Member {
 
 /// A channel.
 #[derive(Default)]
-pub(super) struct Channel {
+pub(super) struct SubscribedChannel {
     pub(super) members: BTreeSet<u64>,
     /// The server has confirmed the LISTEN.
     pub(super) is_subscribed: bool,
@@ -78,7 +78,7 @@ pub(super) struct Channel {
 #[derive(Default)]
 pub(super) struct Members {
     pub(super) clients: BTreeMap<u64, Member>,
-    pub(super) channels: BTreeMap<Arc<[u8]>, Channel>,
+    pub(super) channels: BTreeMap<Arc<[u8]>, SubscribedChannel>,
 }
 
 /// Tasks to wake once the lock is released.
@@ -90,19 +90,19 @@ impl Member {
         wakes.extend(self.waker.take());
     }
 
-    fn set(&mut self, phase: Phase, wakes: &mut Wakes) {
+    fn set(&mut self, phase: MemberPhase, wakes: &mut Wakes) {
         self.phase = phase;
         self.wake(wakes);
     }
 
     fn delivers(&self) -> bool {
-        matches!(self.phase, Phase::Delivers | Phase::DeliversUpTo(_))
+        matches!(self.phase, MemberPhase::Delivers | MemberPhase::DeliversUpTo(_))
     }
 
     fn receive(&mut self, message: &[u8], wakes: &mut Wakes) {
         if self.unread.len() + message.len() > MAX_UNREAD_BYTES {
             self.unread = Vec::new();
-            return self.set(Phase::Lost("the client has not read its notifications".into()), wakes);
+            return self.set(MemberPhase::Lost("the client has not read its notifications".into()), wakes);
         }
         self.unread.extend_from_slice(message);
         self.wake(wakes);
@@ -111,7 +111,7 @@ impl Member {
 
 impl Members {
     /// Adds a client. The channels that are new have to be subscribed to.
-    pub(super) fn add(&mut self, id: u64, names: Vec<Arc<[u8]>>, phase: Phase) {
+    pub(super) fn add(&mut self, id: u64, names: Vec<Arc<[u8]>>, phase: MemberPhase) {
         for name in &names {
             self.channels.entry(name.clone()).or_default().members.insert(id);
         }
@@ -121,7 +121,7 @@ impl Members {
     /// The channels of a client that subscribes.
     pub(super) fn name(&mut self, id: u64, names: Vec<Arc<[u8]>>, wakes: &mut Wakes) {
         let Some(member) = self.clients.get_mut(&id) else { return };
-        let Phase::Subscribing { is_named, .. } = &mut member.phase else { return };
+        let MemberPhase::Subscribing { is_named, .. } = &mut member.phase else { return };
         *is_named = true;
         for name in &names {
             self.channels.entry(name.clone()).or_default().members.insert(id);
@@ -152,9 +152,13 @@ impl Members {
 
     /// Channels that no client has any more, for which an UNLISTEN has to be sent now.
     pub(super) fn take_unused(&mut self) -> Vec<Arc<[u8]>> {
-        let unused = |channel: &Channel| channel.members.is_empty() && channel.is_subscribed;
-        let names: Vec<_> =
-            self.channels.iter().filter(|(_, channel)| unused(channel)).map(|(name, _)| name.clone()).collect();
+        let unused = |channel: &SubscribedChannel| channel.members.is_empty() && channel.is_subscribed;
+        let names: Vec<_> = self
+            .channels
+            .iter()
+            .filter(|(_, channel)| unused(channel))
+            .map(|(name, _)| name.clone())
+            .collect();
         names.iter().for_each(|name| drop(self.channels.remove(name)));
         names
     }
@@ -174,10 +178,10 @@ impl Members {
     /// A client whose channels and proof are there is subscribed.
     fn settle(&mut self, id: u64, wakes: &mut Wakes) {
         let Some(member) = self.clients.get_mut(&id) else { return };
-        let Phase::Subscribing { is_proven: true, is_named: true, .. } = member.phase else { return };
+        let MemberPhase::Subscribing { is_proven: true, is_named: true, .. } = member.phase else { return };
         let is_subscribed = |name| self.channels.get(name).is_some_and(|channel| channel.is_subscribed);
         if member.channels.iter().all(is_subscribed) {
-            member.set(Phase::Subscribed, wakes);
+            member.set(MemberPhase::Subscribed, wakes);
         }
     }
 
@@ -186,12 +190,16 @@ impl Members {
         let Some(id) = payload.split_once('.').and_then(|(id, _)| id.parse().ok()) else { return };
         let Some(member) = self.clients.get_mut(&id) else { return };
         match &mut member.phase {
-            Phase::Subscribing { proof, is_proven, .. } if *proof.payload == *payload => {
+            MemberPhase::Subscribing { proof, is_proven, .. } if *proof.payload == *payload => {
                 *is_proven = true;
                 self.settle(id, wakes);
             }
-            Phase::DeliversBehind(mark) if *mark.payload == *payload => member.set(Phase::Delivers, wakes),
-            Phase::DeliversUpTo(mark) if *mark.payload == *payload => member.set(Phase::HasPassed, wakes),
+            MemberPhase::DeliversBehind(mark) if *mark.payload == *payload => {
+                member.set(MemberPhase::Delivers, wakes)
+            }
+            MemberPhase::DeliversUpTo(mark) if *mark.payload == *payload => {
+                member.set(MemberPhase::HasPassed, wakes)
+            }
             _ => {}
         }
     }
@@ -212,11 +220,11 @@ impl Members {
         self.channels.clear();
         for member in self.clients.values_mut() {
             let phase = match &member.phase {
-                Phase::Subscribing { .. } | Phase::Subscribed => Phase::NotBegun,
+                MemberPhase::Subscribing { .. } | MemberPhase::Subscribed => MemberPhase::NotBegun,
                 // Its server delivers already.
-                Phase::HasPassed | Phase::Lost(_) | Phase::NotBegun => continue,
-                Phase::DeliversBehind(_) | Phase::Delivers | Phase::DeliversUpTo(_) => {
-                    Phase::Lost(reason.clone())
+                MemberPhase::HasPassed | MemberPhase::Lost(_) | MemberPhase::NotBegun => continue,
+                MemberPhase::DeliversBehind(_) | MemberPhase::Delivers | MemberPhase::DeliversUpTo(_) => {
+                    MemberPhase::Lost(reason.clone())
                 }
             };
             member.set(phase, wakes);
@@ -228,11 +236,11 @@ impl Members {
 mod tests {
     use super::*;
 
-    fn mark(payload: &str) -> Mark {
-        Mark { channel: "marks".into(), payload: payload.into() }
+    fn mark(payload: &str) -> QueueMark {
+        QueueMark { channel: "marks".into(), payload: payload.into() }
     }
 
-    fn members(phase: Phase) -> Members {
+    fn members(phase: MemberPhase) -> Members {
         let mut members = Members::default();
         members.add(7, vec![b"a"[..].into()], phase);
         members
@@ -245,43 +253,43 @@ mod tests {
     #[test]
     fn a_client_receives_what_is_between_its_marks() {
         let mut wakes = Wakes::new();
-        let phase = Phase::Subscribing { proof: mark("7.0"), is_proven: false, is_named: false };
+        let phase = MemberPhase::Subscribing { proof: mark("7.0"), is_proven: false, is_named: false };
         let mut members = members(phase);
         members.name(7, vec![b"a"[..].into()], &mut wakes);
         members.deliver(b"a", b"before", &mut wakes);
         members.mark_arrived("7.1", &mut wakes);
         members.subscribed(&[b"a"[..].into()], &mut wakes);
-        assert_ne!(members.clients[&7].phase, Phase::Subscribed, "it is not proven");
+        assert_ne!(members.clients[&7].phase, MemberPhase::Subscribed, "it is not proven");
         members.mark_arrived("7.0", &mut wakes);
-        assert_eq!(members.clients[&7].phase, Phase::Subscribed);
-        members.clients.get_mut(&7).unwrap().phase = Phase::DeliversBehind(mark("7.1"));
+        assert_eq!(members.clients[&7].phase, MemberPhase::Subscribed);
+        members.clients.get_mut(&7).unwrap().phase = MemberPhase::DeliversBehind(mark("7.1"));
         members.deliver(b"a", b"by its server", &mut wakes);
         members.mark_arrived("7.1", &mut wakes);
         members.deliver(b"a", b"one ", &mut wakes);
         members.deliver(b"b", b"of another channel", &mut wakes);
-        members.clients.get_mut(&7).unwrap().phase = Phase::DeliversUpTo(mark("7.2"));
+        members.clients.get_mut(&7).unwrap().phase = MemberPhase::DeliversUpTo(mark("7.2"));
         members.deliver(b"a", b"two", &mut wakes);
         members.mark_arrived("7.2", &mut wakes);
         members.deliver(b"a", b"by its next server", &mut wakes);
         assert_eq!(unread(&members), b"one two");
-        assert_eq!(members.clients[&7].phase, Phase::HasPassed);
+        assert_eq!(members.clients[&7].phase, MemberPhase::HasPassed);
     }
 
     #[test]
     fn a_client_that_does_not_read_is_bounded_and_others_are_not_concerned() {
         let mut wakes = Wakes::new();
-        let mut members = members(Phase::Delivers);
+        let mut members = members(MemberPhase::Delivers);
         let message = vec![0; MAX_UNREAD_BYTES / 4];
         (0..4).for_each(|_| drop(members.deliver(b"a", &message, &mut wakes)));
-        members.add(8, vec![b"a"[..].into()], Phase::Delivers);
+        members.add(8, vec![b"a"[..].into()], MemberPhase::Delivers);
         assert_eq!(members.deliver(b"a", b"x", &mut wakes), 2);
-        assert!(matches!(members.clients[&7].phase, Phase::Lost(_)) && unread(&members).is_empty());
+        assert!(matches!(members.clients[&7].phase, MemberPhase::Lost(_)) && unread(&members).is_empty());
         assert_eq!(members.clients[&8].unread, b"x");
     }
 
     #[test]
     fn a_channel_is_unused_once_its_last_client_has_left() {
-        let mut members = members(Phase::Delivers);
+        let mut members = members(MemberPhase::Delivers);
         assert_eq!(members.take_new().len(), 1);
         assert!(members.take_new().is_empty());
         members.subscribed(&[b"a"[..].into()], &mut Wakes::new());
@@ -294,10 +302,10 @@ mod tests {
     #[test]
     fn only_clients_that_it_delivers_to_are_lost_with_the_listener() {
         for (phase, expected) in [
-            (Phase::Subscribed, Phase::NotBegun),
-            (Phase::DeliversBehind(mark("7.1")), Phase::Lost("gone".into())),
-            (Phase::Delivers, Phase::Lost("gone".into())),
-            (Phase::HasPassed, Phase::HasPassed),
+            (MemberPhase::Subscribed, MemberPhase::NotBegun),
+            (MemberPhase::DeliversBehind(mark("7.1")), MemberPhase::Lost("gone".into())),
+            (MemberPhase::Delivers, MemberPhase::Lost("gone".into())),
+            (MemberPhase::HasPassed, MemberPhase::HasPassed),
         ] {
             let mut members = members(phase);
             members.end(&"gone".into(), &mut Wakes::new());

@@ -82,7 +82,8 @@ fn listening_again_does_not_double_notifications() {
 fn a_pipeline_behind_listen_runs_in_its_order() {
     let bouncer = with_servers(2, &[]);
     let mut client = sharing(&bouncer, "piped");
-    let requests = ["SELECT 1", "LISTEN piped_b", "NOTIFY piped, 'a'", "NOTIFY piped_b, 'b'", "BEGIN", "UNLISTEN *"];
+    let requests =
+        ["SELECT 1", "LISTEN piped_b", "NOTIFY piped, 'a'", "NOTIFY piped_b, 'b'", "BEGIN", "UNLISTEN *"];
     for _ in 0..5 {
         shared(&bouncer);
         let mut bytes: Vec<u8> = requests.iter().flat_map(|sql| raw::query(sql)).collect();

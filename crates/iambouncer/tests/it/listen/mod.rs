@@ -54,7 +54,8 @@ fn payloads(messages: &[Message]) -> Vec<String> {
 /// Waits until no client keeps a server: those that listen share the listener.
 fn shared(bouncer: &Bouncer) {
     eventually("the clients share the listener", || {
-        bouncer.show("SERVERS", "state").contains(&"listen".to_owned()) && bouncer.show("PINS", "reasons").is_empty()
+        bouncer.show("SERVERS", "state").contains(&"listen".to_owned())
+            && bouncer.show("PINS", "reasons").is_empty()
     });
 }
 

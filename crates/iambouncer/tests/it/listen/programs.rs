@@ -81,7 +81,8 @@ impl Twin {
     /// Reads up to the last notification of the round.
     fn finish(&mut self, side: usize) {
         while self.seen[side].last().is_none_or(|(_, payload)| payload != "end of round") {
-            let message = self.clients[side].read().unwrap_or_else(|| panic!("ended after:\n{}", self.log.join("\n")));
+            let message =
+                self.clients[side].read().unwrap_or_else(|| panic!("ended after:\n{}", self.log.join("\n")));
             self.keep(side, &[message]);
         }
     }

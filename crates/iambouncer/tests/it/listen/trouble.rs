@@ -7,6 +7,31 @@ use crate::support::postgres::start;
 use crate::support::raw::Client;
 use crate::support::{Bouncer, postgres};
 use rds_sim::postgres::PostgresOptions;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::{io, thread};
+
+/// A port at which 127.0.0.1 and 127.0.0.2 lead to these servers.
+fn one_port(servers: [u16; 2]) -> u16 {
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = first.local_addr().unwrap().port();
+    let second = TcpListener::bind(("127.0.0.2", port)).unwrap();
+    for (listener, server) in [(first, servers[0]), (second, servers[1])] {
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(("127.0.0.1", server)).unwrap();
+                for (mut from, mut to) in
+                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                {
+                    thread::spawn(move || {
+                        let _ = io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+    }
+    port
+}
 
 /// Ends the session of the listener.
 fn kill_listener(bouncer: &Bouncer) {
@@ -53,10 +78,10 @@ fn a_client_in_a_transaction_is_on_its_own_server_when_the_listener_is_lost() {
 #[test]
 fn a_client_that_leaves_in_any_state_leaves_nothing_on_its_server() {
     let bouncer = with_servers(2, &[]);
-    let mut stays = sharing(&bouncer, "left");
+    let mut stays = sharing(&bouncer, "leaving");
     for round in 0..40 {
         let mut client = bouncer.client();
-        client.send_query("LISTEN left; LISTEN left_too");
+        client.send_query("LISTEN leaving; LISTEN leaving_too");
         match round % 4 {
             0 => {}
             1 => drop(client.until_ready()),
@@ -75,7 +100,7 @@ fn a_client_that_leaves_in_any_state_leaves_nothing_on_its_server() {
         let left = next.value("SELECT count(*) FROM pg_listening_channels()");
         assert_eq!(left, "0", "round {round}");
     }
-    assert_eq!(drained(&mut stays, &mut direct(), "left"), [""; 0]);
+    assert_eq!(drained(&mut stays, &mut direct(), "leaving"), [""; 0]);
 }
 
 #[test]
@@ -101,11 +126,9 @@ fn a_client_whose_server_is_not_the_listeners_keeps_its_server() {
     let second = start(PostgresOptions::default());
     second.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
     second.sql("CREATE DATABASE app OWNER app").unwrap();
-    let line = format!(
-        "app = host=127.0.0.1,127.0.0.1 port={},{} dbname=app load_balance_hosts=round-robin",
-        postgres().port(),
-        second.port()
-    );
+    let port = one_port([postgres().port(), second.port()]);
+    let line =
+        format!("app = host=127.0.0.1,127.0.0.2 port={port} dbname=app load_balance_hosts=round-robin");
     let bouncer = Start::databases(&line).set("session_state = follow").set("default_pool_size = 4").start();
     let mut clients: Vec<Client> = (0..3).map(|_| bouncer.client()).collect();
     for client in &mut clients {
@@ -133,6 +156,6 @@ fn a_server_that_dies_during_the_return_ends_its_client_only() {
     run(&mut one, &["BEGIN"]);
     let pid = one.value("SELECT pg_backend_pid()");
     assert_eq!(direct().value(&format!("SELECT pg_terminate_backend({pid})")), "t");
-    assert!(code(&one.until_end()).starts_with("57P") );
+    assert!(code(&one.until_end()).starts_with("57P"));
     assert_eq!(drained(&mut other, &mut direct(), "dying"), [""; 0]);
 }
