@@ -1,6 +1,7 @@
 //! Connected clients: one record per client, which the console, cancel requests and the janitor can read while the
 //! client's own task runs. Owns the table, and requests to a client's task.
 
+mod attention;
 mod busy;
 mod cancel_key;
 mod departures;
@@ -15,6 +16,8 @@ pub use departures::{Departure, DeparturePeriod, Departures, QUIET, STEP};
 pub use moving::ClientInTransit;
 pub use pin::Pin;
 pub use snapshot::snapshot;
+
+use attention::Attention;
 
 use crate::client_error::ClientError;
 use crate::client_identity::ClientIdentity;
@@ -123,11 +126,7 @@ pub struct ClientInfo {
     kill: Cell<Option<Box<ClientError>>>,
     wait_event: Cell<WaitEvent>,
     end_check: Cell<EndCheck>,
-    departure: Cell<Departure>,
-    /// The shared listener may have notifications for it.
-    listens: Cell<bool>,
-    /// One of the two: its task has to look.
-    needs_attention: Cell<bool>,
+    attention: Cell<Attention>,
     /// It is in the list of busy clients.
     is_listed: Cell<bool>,
     /// State that its server has for it.
@@ -163,28 +162,25 @@ impl ClientInfo {
 
     /// Has its task close the client between two transactions. The first reason is the one that the client receives.
     pub fn request_departure(&self, reason: Departure) {
-        if self.departure.get() == Departure::NotRequested {
-            self.departure.set(reason);
-            self.needs_attention.set(true);
+        if self.departure() == Departure::NotRequested {
+            self.attention.set(self.attention.get().with_departure(reason));
         }
     }
 
     /// Whether the shared listener may have notifications for it.
     pub fn set_listens(&self, listens: bool) {
-        self.listens.set(listens);
-        self.needs_attention.set(listens || self.departure.get() != Departure::NotRequested);
+        self.attention.set(self.attention.get().with_listens(listens));
     }
 
     /// True if it is to be closed between two transactions, or may have notifications.
     #[inline]
     pub fn needs_attention(&self) -> bool {
-        self.needs_attention.get()
+        self.attention.get() != Attention::default()
     }
 
     /// Whether it is to be closed between two transactions.
-    #[inline]
     pub fn departure(&self) -> Departure {
-        self.departure.get()
+        self.attention.get().departure()
     }
 
     /// Wakes its task to check for changes.
@@ -404,9 +400,7 @@ impl ClientTable {
             kill: Cell::default(),
             wait_event: Cell::new(WaitEvent::None),
             end_check: Cell::new(EndCheck::NotNeeded),
-            departure: Cell::new(Departure::NotRequested),
-            listens: Cell::new(false),
-            needs_attention: Cell::new(false),
+            attention: Cell::default(),
             is_listed: Cell::new(false),
             pins: Cell::default(),
             settings_fingerprint: Cell::default(),

@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 25);
+        assert_eq!(table().len(), 101 + 26);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

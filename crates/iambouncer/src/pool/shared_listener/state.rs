@@ -280,7 +280,9 @@ mod tests {
         let mut wakes = Wakes::new();
         let mut members = members(MemberPhase::Delivers);
         let message = vec![0; MAX_UNREAD_BYTES / 4];
-        (0..4).for_each(|_| drop(members.deliver(b"a", &message, &mut wakes)));
+        for _ in 0..4 {
+            assert_eq!(members.deliver(b"a", &message, &mut wakes), 1);
+        }
         members.add(8, vec![b"a"[..].into()], MemberPhase::Delivers);
         assert_eq!(members.deliver(b"a", b"x", &mut wakes), 2);
         assert!(matches!(members.clients[&7].phase, MemberPhase::Lost(_)) && unread(&members).is_empty());
