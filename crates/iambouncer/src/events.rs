@@ -42,6 +42,7 @@ pub static KINDS: &[EventKind] = &[
     kind("session_functions", "a database has functions that change the session of their caller"),
     kind("session_functions_unread", "the functions of a database could not be read"),
     kind("setting_changed", "a setting was changed with SET"),
+    kind("shared_listener_lost", "a shared listener has ended; its clients are disconnected"),
     kind("shutdown", "a phase of the shutdown has begun"),
     kind("started", "the process accepts clients"),
     kind("token_refused", "a server refused an IAM token; the login is tried once more with a new one"),

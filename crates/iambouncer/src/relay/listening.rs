@@ -28,7 +28,7 @@ use super::unread_state::StateQuery;
 use crate::client_error;
 use crate::clients::Pin;
 use crate::pool::shared_listener::{
-    Founding, ListenerNews, ListenerOffer, Membership, QueueMark, notification,
+    Founding, ListenerOffer, Membership, MembershipChange, QueueMark, notification,
 };
 use crate::pool::{Acquired, Lease};
 use crate::sql_client::TextRow;
@@ -170,6 +170,15 @@ impl Exchange {
     #[inline(never)]
     pub(super) fn advance_listening(&mut self, session: &mut ClientSession) -> bool {
         let can_share = self.can_share(session);
+        if !session.info.pins().contains(Feature::Listen)
+            && matches!(
+                self.listening.as_deref(),
+                Some(Listening::Waiting { .. } | Listening::Subscribing { .. } | Listening::Founded { .. })
+            )
+        {
+            // A function has ended it.
+            self.set_listening(session, None);
+        }
         let is_wanted = session.pool.first_waiting_since().is_some();
         match self.listening.as_deref_mut() {
             None if !can_share => false,
@@ -184,9 +193,9 @@ impl Exchange {
             Some(Listening::Waiting { until }) if worker::now() < *until && !is_wanted => false,
             None | Some(Listening::Waiting { .. }) => self.ask_for_channels(session),
             Some(Listening::Founded { .. }) => self.found_listener(session),
-            Some(Listening::Subscribing { member, .. }) => match member.news(None) {
-                ListenerNews::Subscribed => self.leave_server(session),
-                ListenerNews::None => false,
+            Some(Listening::Subscribing { member, .. }) => match member.change(None) {
+                MembershipChange::Subscribed => self.leave_server(session),
+                MembershipChange::None => false,
                 _ => {
                     self.wait_to_share(session, RETRY_DELAY);
                     false

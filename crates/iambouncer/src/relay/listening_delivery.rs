@@ -2,12 +2,12 @@
 //! transactions, between whole messages, and as fast as it reads.
 
 use super::downstream::MAX_UNSENT_HEAD_BYTES;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, RequestState};
 use super::link::Link;
 use super::listening::{Listening, lost};
 use super::session::{ClientSession, CloseReason};
 use crate::clients::Departure;
-use crate::pool::shared_listener::ListenerNews;
+use crate::pool::shared_listener::MembershipChange;
 use crate::worker::executor;
 use std::task::{Context, Poll};
 use wire::backend::TxStatus;
@@ -30,25 +30,29 @@ impl Exchange {
     #[cold]
     #[inline(never)]
     pub(super) fn attend_at_end(&mut self, session: &ClientSession, cx: &Context<'_>) -> Poll<CloseReason> {
-        let has_news = match self.listening.as_deref_mut() {
+        let has_changed = match self.listening.as_deref_mut() {
             None => false,
-            Some(Listening::Shared { member, .. }) => {
-                if let ListenerNews::Lost(reason) = member.news(Some(cx.waker())) {
-                    return Poll::Ready(lost(&reason));
+            Some(Listening::Shared { member, .. }) => match member.change(Some(cx.waker())) {
+                MembershipChange::Lost(reason) => return Poll::Ready(lost(&reason)),
+                // A request waits for this.
+                MembershipChange::Delivers
+                    if self.request == RequestState::Held && self.answers.is_empty() =>
+                {
+                    true
                 }
-                self.deliver()
-            }
+                _ => self.deliver(),
+            },
             Some(Listening::Subscribing { member, is_woken }) => {
-                let has_news = member.news(Some(cx.waker())) != ListenerNews::None;
-                has_news && !std::mem::replace(is_woken, true)
+                let has_changed = member.change(Some(cx.waker())) != MembershipChange::None;
+                has_changed && !std::mem::replace(is_woken, true)
             }
             Some(Listening::Returning(returning)) => {
-                let has_news = returning.member.news(Some(cx.waker())) != ListenerNews::None;
-                has_news && !std::mem::replace(&mut returning.is_woken, true)
+                let has_changed = returning.member.change(Some(cx.waker())) != MembershipChange::None;
+                has_changed && !std::mem::replace(&mut returning.is_woken, true)
             }
             Some(_) => false,
         };
-        if has_news {
+        if has_changed {
             executor::wake(executor::current());
         }
         match session.info.departure() {

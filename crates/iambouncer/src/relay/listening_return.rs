@@ -10,7 +10,7 @@ use super::link::Link;
 use super::listening::{Listening, lost, new_mark, send_mark, wake_later};
 use super::session::{ClientSession, CloseReason};
 use crate::answers::StateChange;
-use crate::pool::shared_listener::{Handover, ListenerNews, Membership, QueueMark, push_command};
+use crate::pool::shared_listener::{Handover, Membership, MembershipChange, QueueMark, push_command};
 use crate::prepared::effect::begins_transaction;
 use crate::worker;
 use sql::SessionChanges;
@@ -37,7 +37,7 @@ pub(super) struct Returning {
     is_answered: bool,
     deadline: Instant,
     tries: u32,
-    /// The task was woken for the news.
+    /// The task was woken for what it waits for.
     pub(super) is_woken: bool,
 }
 
@@ -179,9 +179,9 @@ impl Exchange {
     pub(super) fn finish_return(&mut self, session: &mut ClientSession) -> Consumed {
         self.request = RequestState::Held;
         let Some(Listening::Returning(returning)) = self.listening.as_deref() else { return Ok(()) };
-        match returning.member.news(None) {
-            ListenerNews::HasPassed if returning.is_answered && self.down.at_boundary() => {}
-            ListenerNews::Lost(reason) => return Err(lost(&reason).into()),
+        match returning.member.change(None) {
+            MembershipChange::HasPassed if returning.is_answered && self.down.at_boundary() => {}
+            MembershipChange::Lost(reason) => return Err(lost(&reason).into()),
             _ if returning.is_answered && worker::now() >= returning.deadline => {
                 if let Some(Listening::Returning(returning)) =
                     self.listening.take().map(|listening| *listening)
@@ -255,8 +255,8 @@ impl Exchange {
 
 /// Why the listener does not deliver any more.
 fn ended(member: &Membership) -> CloseReason {
-    match member.news(None) {
-        ListenerNews::Lost(reason) => lost(&reason),
+    match member.change(None) {
+        MembershipChange::Lost(reason) => lost(&reason),
         _ => lost("the shared listener has ended"),
     }
 }

@@ -5,13 +5,15 @@ use super::state::{MemberPhase, QueueMark};
 use std::sync::Arc;
 use std::task::Waker;
 
-/// What the listener has for a client.
+/// What has happened to a membership that its client waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenerNews {
-    /// Nothing new about its state.
+pub enum MembershipChange {
+    /// Nothing that it waits for.
     None,
     /// The listener is subscribed to its channels, and has the same queue as the client's server.
     Subscribed,
+    /// The listener delivers.
+    Delivers,
     /// The mark up to which the listener delivers has passed.
     HasPassed,
     /// The listener has ended before it delivered anything.
@@ -59,23 +61,23 @@ impl Membership {
     }
 
     /// The state; `waker` is woken when it changes, or when there are messages.
-    pub fn news(&self, waker: Option<&Waker>) -> ListenerNews {
-        let news = self.registry.with_member(self.id, |phase, _, slot| {
+    pub fn change(&self, waker: Option<&Waker>) -> MembershipChange {
+        let change = self.registry.with_member(self.id, |phase, _, slot| {
             if let Some(waker) = waker {
                 *slot = Some(waker.clone());
             }
             match phase {
-                MemberPhase::Subscribed => ListenerNews::Subscribed,
-                MemberPhase::HasPassed => ListenerNews::HasPassed,
-                MemberPhase::NotBegun => ListenerNews::NotBegun,
-                MemberPhase::Lost(reason) => ListenerNews::Lost(reason.clone()),
+                MemberPhase::Subscribed => MembershipChange::Subscribed,
+                MemberPhase::Delivers => MembershipChange::Delivers,
+                MemberPhase::HasPassed => MembershipChange::HasPassed,
+                MemberPhase::NotBegun => MembershipChange::NotBegun,
+                MemberPhase::Lost(reason) => MembershipChange::Lost(reason.clone()),
                 MemberPhase::Subscribing { .. }
                 | MemberPhase::DeliversBehind(_)
-                | MemberPhase::Delivers
-                | MemberPhase::DeliversUpTo(_) => ListenerNews::None,
+                | MemberPhase::DeliversUpTo(_) => MembershipChange::None,
             }
         });
-        news.unwrap_or(ListenerNews::NotBegun)
+        change.unwrap_or(MembershipChange::NotBegun)
     }
 
     /// The messages for the client, whole ones.

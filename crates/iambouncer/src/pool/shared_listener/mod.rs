@@ -15,6 +15,6 @@ mod registry;
 mod state;
 
 pub use connection::{notification, push_command};
-pub use membership::{Handover, ListenerNews, Membership};
+pub use membership::{Handover, Membership, MembershipChange};
 pub use registry::{Founding, ListenerOffer, Registry};
 pub use state::QueueMark;

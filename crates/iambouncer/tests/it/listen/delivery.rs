@@ -1,8 +1,12 @@
 //! Who receives which notifications, and when.
 
 use super::{direct, drained, notification, payload, payloads, run, shared, sharing, with_servers};
+use crate::support::bouncer::Start;
 use crate::support::raw::{self, Client};
-use crate::support::{Bouncer, eventually, postgres};
+use crate::support::tls_client::{ClientSide, TlsClient};
+use crate::support::{eventually, postgres};
+use wire::encode;
+use wire::startup::Version;
 
 #[test]
 fn more_clients_listen_than_the_pool_has_servers() {
@@ -217,8 +221,53 @@ fn clients_of_all_workers_share_one_listener() {
 
 #[test]
 fn clients_over_tls_and_of_protocol_3_2_share_too() {
-    let bouncer = Bouncer::in_front_of(postgres(), &["session_state = follow", "default_pool_size = 2"]);
-    let mut one = sharing(&bouncer, "versions");
-    run(&mut direct(), &["NOTIFY versions, 'x'"]);
-    assert_eq!(payload(&mut one), "x");
+    let side = ClientSide::new();
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app", postgres().port());
+    let start = Start::databases(&databases).set("session_state = follow").set("default_pool_size = 2");
+    let bouncer = side.set(start, "allow").start();
+    let mut packet = Vec::new();
+    encode::startup(&mut packet, Version::V3_2, &[("user", "app"), ("database", "app")]);
+    let mut newer = Client::connect(bouncer.port);
+    newer.send(&packet);
+    newer.until_ready();
+    run(&mut newer, &["LISTEN versions"]);
+    let mut encrypted = TlsClient::log_in(bouncer.port, side.config(), "app", "app").unwrap();
+    assert_eq!(encrypted.query("LISTEN versions").len(), 2);
+    shared(&bouncer);
+    let mut sender = direct();
+    for number in 0..50 {
+        let text = format!("{number}{}", "x".repeat(number * 100));
+        run(&mut sender, &[&format!("NOTIFY versions, '{text}'")]);
+        assert_eq!(payload(&mut newer), text);
+        assert_eq!(notification(&encrypted.read().unwrap()).1, text);
+    }
+    assert_eq!(encrypted.value("SELECT 1"), "1");
+}
+
+#[test]
+fn clients_that_move_between_workers_take_their_channels_along() {
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
+    let start = Start::databases(&databases).set("session_state = follow").set("default_pool_size = 3");
+    let bouncer = start.set("workers = 1-3").env("TEST_MOVE_CLIENTS", "1").start();
+    let mut clients: Vec<Client> = (0..3).map(|_| sharing(&bouncer, "moving")).collect();
+    let mut sender = direct();
+    for number in 0..60 {
+        run(&mut sender, &[&format!("NOTIFY moving, '{number}'")]);
+        for (at, client) in clients.iter_mut().enumerate() {
+            client.send_query(["SELECT 1", "BEGIN; COMMIT"][(at + number) % 5 / 4]);
+        }
+        run(&mut sender, &[&format!("NOTIFY moving, '{number} again'")]);
+        for client in &mut clients {
+            let (mut seen, mut is_answered) = (Vec::new(), false);
+            while seen.len() < 2 || !is_answered {
+                let message = client.read().unwrap();
+                match message.tag {
+                    b'A' => seen.push(notification(&message).1),
+                    b'Z' => is_answered = true,
+                    _ => {}
+                }
+            }
+            assert_eq!(seen, [number.to_string(), format!("{number} again")]);
+        }
+    }
 }
