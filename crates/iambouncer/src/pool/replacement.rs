@@ -71,7 +71,7 @@ impl Pool {
         for info in self.table.list() {
             let is_due = info.facts.retire_at.is_some_and(|at| at <= worker::now() + lead);
             if is_due
-                && info.activity.get() != Activity::Closing
+                && !matches!(info.activity.get(), Activity::Closing | Activity::Listening)
                 && !info.facts.has_replacement.get()
                 && self.is_in_use(&info)
             {

@@ -52,14 +52,35 @@ const CHANNELS: &str = "(SELECT pg_catalog.string_agg(pg_catalog.concat('\"', pg
 
 /// The state of a client that listens.
 pub(super) enum Listening {
-    Waiting { until: Instant },
+    /// `wakes_at` is when the client's task is woken.
+    Waiting {
+        until: Instant,
+        wakes_at: Instant,
+    },
     Founding(Founding),
-    Founded { founding: Founding, channels: Vec<Arc<[u8]>> },
+    Founded {
+        founding: Founding,
+        channels: Vec<Arc<[u8]>>,
+    },
     Joining(Membership),
-    Subscribing { member: Membership, is_woken: bool },
-    Leaving { member: Membership, mark: QueueMark, has_passed: bool },
-    Unsubscribing { member: Membership, is_sent: bool, tries: u32 },
-    Shared { member: Membership, cannot_return: bool },
+    Subscribing {
+        member: Membership,
+        is_woken: bool,
+    },
+    Leaving {
+        member: Membership,
+        mark: QueueMark,
+        has_passed: bool,
+    },
+    Unsubscribing {
+        member: Membership,
+        is_sent: bool,
+        tries: u32,
+    },
+    Shared {
+        member: Membership,
+        cannot_return: bool,
+    },
     Returning(Returning),
 }
 
@@ -103,6 +124,11 @@ pub(super) fn wake_later(session: &ClientSession, delay: Duration) {
     });
 }
 
+/// When the client has been quiet for long enough.
+fn quiet_from(session: &ClientSession) -> Instant {
+    session.info.timing.get().quiet_since + QUIET_BEFORE_SHARING
+}
+
 /// A mark of the client.
 pub(super) fn new_mark(session: &ClientSession, marks: &Arc<str>) -> Option<QueueMark> {
     QueueMark::new(marks, session.info.id)
@@ -129,7 +155,8 @@ impl Exchange {
 
     /// No attempt to share is made for a while.
     fn wait_to_share(&mut self, session: &ClientSession, delay: Duration) {
-        self.set_listening(session, Some(Listening::Waiting { until: worker::now() + delay }));
+        let until = worker::now() + delay;
+        self.set_listening(session, Some(Listening::Waiting { until, wakes_at: until }));
         wake_later(session, delay);
     }
 
@@ -154,6 +181,7 @@ impl Exchange {
             && !linked.is_verified
             && !linked.server.info.close_needed.get()
             && linked.server.info.cancels_in_flight.get() == 0
+            && linked.server.info.overlap.is_none()
             && linked.unread.as_deref().is_some_and(|unread| !unread.needs_query())
     }
 
@@ -186,11 +214,26 @@ impl Exchange {
                 self.wait_to_share(session, QUIET_BEFORE_SHARING);
                 false
             }
-            Some(Listening::Waiting { .. }) if !can_share => {
+            Some(Listening::Waiting { .. }) if session.info.pins() != listen_only() => {
                 self.set_listening(session, None);
                 false
             }
-            Some(Listening::Waiting { until }) if worker::now() < *until && !is_wanted => false,
+            Some(Listening::Waiting { wakes_at, .. }) if !can_share => {
+                if worker::now() >= *wakes_at {
+                    self.wait_to_share(session, RETRY_DELAY);
+                }
+                false
+            }
+            Some(Listening::Waiting { until, wakes_at })
+                if !is_wanted && worker::now() < (*until).max(quiet_from(session)) =>
+            {
+                if worker::now() >= *wakes_at {
+                    *wakes_at = (*until).max(quiet_from(session));
+                    let delay = wakes_at.saturating_duration_since(worker::now());
+                    wake_later(session, delay);
+                }
+                false
+            }
             None | Some(Listening::Waiting { .. }) => self.ask_for_channels(session),
             Some(Listening::Founded { .. }) => self.found_listener(session),
             Some(Listening::Subscribing { member, .. }) => match member.change(None) {

@@ -56,10 +56,10 @@ impl Returning {
     pub(super) fn receive(&mut self, message: &[u8], parts: Option<(&[u8], &[u8])>, len: usize) {
         let is_mark = parts.is_some_and(|(channel, _)| channel == self.mark.channel.as_bytes());
         match &mut self.side {
-            ServerSide::BeforeMark if is_mark => {
-                if parts.is_some_and(|(_, payload)| payload == self.mark.payload.as_bytes()) {
-                    self.side = ServerSide::BehindMark(Vec::new());
-                }
+            ServerSide::BeforeMark
+                if is_mark && parts.is_some_and(|(_, payload)| payload == self.mark.payload.as_bytes()) =>
+            {
+                self.side = ServerSide::BehindMark(Vec::new());
             }
             ServerSide::BehindMark(held) if !is_mark => {
                 if message.len() < len || held.len() + len > MAX_HELD_BYTES {

@@ -293,7 +293,8 @@ fn run_program(random: &mut Random, pooler: u16, direct: u16) {
 
 fn run_programs(settings: &[&str]) {
     let server = own_server();
-    let size = format!("default_pool_size = {CLIENTS}");
+    // One is the shared listener.
+    let size = format!("default_pool_size = {}", CLIENTS + 1);
     let always = ["session_state = follow", "server_round_robin = 1", "max_client_conn = 1000", &size];
     let bouncer = Bouncer::in_front_of(&server, &[&always, settings].concat());
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
