@@ -208,6 +208,12 @@ impl Exchange {
             self.set_listening(session, None);
         }
         let is_wanted = session.pool.first_waiting_since().is_some();
+        if matches!(self.listening.as_deref(), Some(Listening::Waiting { .. }))
+            && session.info.pins() == listen_only()
+            && !self.is_time_to_share(session, can_share, is_wanted)
+        {
+            return false;
+        }
         match self.listening.as_deref_mut() {
             None if !can_share => false,
             None if !is_wanted => {
@@ -216,22 +222,6 @@ impl Exchange {
             }
             Some(Listening::Waiting { .. }) if session.info.pins() != listen_only() => {
                 self.set_listening(session, None);
-                false
-            }
-            Some(Listening::Waiting { wakes_at, .. }) if !can_share => {
-                if worker::now() >= *wakes_at {
-                    self.wait_to_share(session, RETRY_DELAY);
-                }
-                false
-            }
-            Some(Listening::Waiting { until, wakes_at })
-                if !is_wanted && worker::now() < (*until).max(quiet_from(session)) =>
-            {
-                if worker::now() >= *wakes_at {
-                    *wakes_at = (*until).max(quiet_from(session));
-                    let delay = wakes_at.saturating_duration_since(worker::now());
-                    wake_later(session, delay);
-                }
                 false
             }
             None | Some(Listening::Waiting { .. }) => self.ask_for_channels(session),
@@ -257,6 +247,26 @@ impl Exchange {
                 | Listening::Returning(_),
             ) => false,
         }
+    }
+
+    /// True if a client that waits may share now. Otherwise its task is woken again.
+    fn is_time_to_share(&mut self, session: &ClientSession, can_share: bool, is_wanted: bool) -> bool {
+        let Some(Listening::Waiting { until, wakes_at }) = self.listening.as_deref_mut() else {
+            return false;
+        };
+        let now = worker::now();
+        // After an attempt that has failed, the time is longer, also if others wait.
+        let may_hurry = is_wanted && *until <= now + QUIET_BEFORE_SHARING;
+        let from = if may_hurry { now } else { (*until).max(quiet_from(session)) };
+        if now >= from && can_share {
+            return true;
+        }
+        if now >= *wakes_at {
+            *wakes_at = if can_share { from } else { now + RETRY_DELAY };
+            let delay = wakes_at.saturating_duration_since(now);
+            wake_later(session, delay);
+        }
+        false
     }
 
     /// Sends a query of these steps.

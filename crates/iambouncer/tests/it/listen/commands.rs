@@ -89,3 +89,13 @@ fn a_shutdown_that_waits_for_clients_closes_the_listener() {
     assert_eq!(code(&client.until_end()), "57P01");
     assert!(bouncer.wait_for_end().success());
 }
+
+#[test]
+fn clients_that_share_are_asked_to_leave_like_others() {
+    let bouncer = with_servers(2, &[]);
+    let mut clients: Vec<_> = (0..3).map(|_| sharing(&bouncer, "leaving_soon")).collect();
+    bouncer.console().send_query("RECONNECT_CLIENTS app 1");
+    for client in &mut clients {
+        assert_eq!(code(&client.until_end()), "57P01");
+    }
+}

@@ -159,3 +159,40 @@ fn a_server_that_dies_during_the_return_ends_its_client_only() {
     assert!(code(&one.until_end()).starts_with("57P"));
     assert_eq!(drained(&mut other, &mut direct(), "dying"), [""; 0]);
 }
+
+#[test]
+fn clients_that_begin_to_share_when_the_listener_is_lost_are_not_forgotten() {
+    let bouncer = with_servers(4, &["workers = 2"]);
+    let mut killer = direct();
+    let mut sender = direct();
+    for round in 0..25 {
+        let mut clients: Vec<Client> = (0..3).map(|_| bouncer.client()).collect();
+        for client in &mut clients {
+            run(client, &["LISTEN forgotten"]);
+        }
+        if round % 2 == 0 {
+            eventually("there is a listener", || {
+                bouncer.show("SERVERS", "state").contains(&"listen".to_owned())
+            });
+        }
+        // Sessions that are about to take part, at whichever step.
+        killer.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%iambouncer\\_%' AND pid <> pg_backend_pid()",
+        );
+        for client in &mut clients {
+            // A client that is still connected listens, and one that is not knows it.
+            client.send_query("SELECT 1");
+            let answer = client.until_ready();
+            if answer.last().is_some_and(|last| last.tag == b'Z') {
+                run(&mut sender, &[&format!("NOTIFY forgotten, '{round}'")]);
+                let (mut is_notified, mut is_lost) = (!super::payloads(&answer).is_empty(), false);
+                while !is_notified && !is_lost {
+                    match client.read() {
+                        Some(message) => is_notified = message.tag == b'A',
+                        None => is_lost = true,
+                    }
+                }
+            }
+        }
+    }
+}
