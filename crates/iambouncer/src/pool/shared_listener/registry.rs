@@ -154,13 +154,13 @@ impl Registry {
         look: impl FnOnce(&mut MemberPhase, &mut Vec<u8>, &mut Option<Waker>) -> T,
     ) -> Option<T> {
         let mut state = self.lock();
-        let member = state.members.clients.get_mut(&id)?;
+        let member = state.members.get_mut(id)?;
         Some(look(&mut member.phase, &mut member.unread, &mut member.waker))
     }
 
     /// The channels of a client.
     pub(super) fn channels_of(&self, id: u64) -> Vec<Arc<[u8]>> {
-        self.lock().members.clients.get(&id).map(|member| member.channels.clone()).unwrap_or_default()
+        self.lock().members.get(id).map(|member| member.channels.clone()).unwrap_or_default()
     }
 
     pub(super) fn leave(&self, id: u64) {
@@ -192,16 +192,16 @@ impl Registry {
     /// True if no client uses the listener; then none can from now on.
     pub(super) fn end_if_unused(&self) -> bool {
         let mut state = self.lock();
-        let is_unused = state.members.clients.is_empty();
+        let is_unused = state.members.is_empty();
         if is_unused {
             state.connection = ListenerConnection::None;
-            state.members.channels.clear();
+            state.members.forget_channels();
         }
         is_unused
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.lock().members.clients.is_empty()
+        self.lock().members.is_empty()
     }
 
     /// The listener has ended. Clients to which it delivers are disconnected with this reason.

@@ -1,7 +1,6 @@
 //! What the shared listener of a pool knows of its clients. Owns the states of a client and of a channel, and what a
 //! notification changes; the lock and the wakers are used by [`super::registry`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -67,18 +66,19 @@ pub(super) struct Member {
 /// A channel.
 #[derive(Default)]
 pub(super) struct SubscribedChannel {
-    pub(super) members: BTreeSet<u64>,
+    /// Sorted.
+    members: Vec<u64>,
     /// The server has confirmed the LISTEN.
-    pub(super) is_subscribed: bool,
+    is_subscribed: bool,
     /// A LISTEN was sent.
-    pub(super) is_requested: bool,
+    is_requested: bool,
 }
 
-/// Clients and channels.
+/// Clients and channels, each sorted: compact, and changed rarely.
 #[derive(Default)]
 pub(super) struct Members {
-    pub(super) clients: BTreeMap<u64, Member>,
-    pub(super) channels: BTreeMap<Arc<[u8]>, SubscribedChannel>,
+    clients: Vec<(u64, Member)>,
+    channels: Vec<(Arc<[u8]>, SubscribedChannel)>,
 }
 
 /// Tasks to wake once the lock is released.
@@ -110,32 +110,79 @@ impl Member {
 }
 
 impl Members {
+    fn place_of(&self, id: u64) -> Result<usize, usize> {
+        self.clients.binary_search_by_key(&id, |(known, _)| *known)
+    }
+
+    fn place_of_channel(&self, name: &[u8]) -> Result<usize, usize> {
+        self.channels.binary_search_by(|(known, _)| (**known).cmp(name))
+    }
+
+    /// A client.
+    pub(super) fn get(&self, id: u64) -> Option<&Member> {
+        let place = self.place_of(id).ok()?;
+        self.clients.get(place).map(|(_, member)| member)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Member> {
+        let place = self.place_of(id).ok()?;
+        self.clients.get_mut(place).map(|(_, member)| member)
+    }
+
+    fn channel_mut(&mut self, name: &[u8]) -> Option<&mut SubscribedChannel> {
+        let place = self.place_of_channel(name).ok()?;
+        self.channels.get_mut(place).map(|(_, channel)| channel)
+    }
+
+    /// True if there is no client.
+    pub(super) fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Drops all channels.
+    pub(super) fn forget_channels(&mut self) {
+        self.channels.clear();
+    }
+
     /// Adds a client. The channels that are new have to be subscribed to.
     pub(super) fn add(&mut self, id: u64, names: Vec<Arc<[u8]>>, phase: MemberPhase) {
-        for name in &names {
-            self.channels.entry(name.clone()).or_default().members.insert(id);
+        names.iter().for_each(|name| self.add_to_channel(name, id));
+        let member = Member { phase, channels: names, unread: Vec::new(), waker: None };
+        match self.place_of(id) {
+            Ok(place) => self.clients[place].1 = member,
+            Err(place) => self.clients.insert(place, (id, member)),
         }
-        self.clients.insert(id, Member { phase, channels: names, unread: Vec::new(), waker: None });
+    }
+
+    fn add_to_channel(&mut self, name: &Arc<[u8]>, id: u64) {
+        let place = self.place_of_channel(name).unwrap_or_else(|place| {
+            self.channels.insert(place, (name.clone(), SubscribedChannel::default()));
+            place
+        });
+        let members = &mut self.channels[place].1.members;
+        if let Err(place) = members.binary_search(&id) {
+            members.insert(place, id);
+        }
     }
 
     /// The channels of a client that subscribes.
     pub(super) fn name(&mut self, id: u64, names: Vec<Arc<[u8]>>, wakes: &mut Wakes) {
-        let Some(member) = self.clients.get_mut(&id) else { return };
+        let Some(member) = self.get_mut(id) else { return };
         let MemberPhase::Subscribing { is_named, .. } = &mut member.phase else { return };
         *is_named = true;
-        for name in &names {
-            self.channels.entry(name.clone()).or_default().members.insert(id);
-        }
-        member.channels = names;
+        member.channels.clone_from(&names);
+        names.iter().for_each(|name| self.add_to_channel(name, id));
         self.settle(id, wakes);
     }
 
     /// Removes a client. Channels remain until [`Members::take_unused`].
     pub(super) fn remove(&mut self, id: u64) {
-        let Some(member) = self.clients.remove(&id) else { return };
+        let Ok(place) = self.place_of(id) else { return };
+        let (_, member) = self.clients.remove(place);
         for name in &member.channels {
-            if let Some(channel) = self.channels.get_mut(name) {
-                channel.members.remove(&id);
+            if let Some(channel) = self.channel_mut(name) {
+                channel.members.retain(|known| *known != id);
             }
         }
     }
@@ -152,24 +199,24 @@ impl Members {
 
     /// Channels that no client has any more, for which an UNLISTEN has to be sent now.
     pub(super) fn take_unused(&mut self) -> Vec<Arc<[u8]>> {
-        let unused = |channel: &SubscribedChannel| channel.members.is_empty() && channel.is_subscribed;
-        let names: Vec<_> = self
-            .channels
-            .iter()
-            .filter(|(_, channel)| unused(channel))
-            .map(|(name, _)| name.clone())
-            .collect();
-        names.iter().for_each(|name| drop(self.channels.remove(name)));
+        let mut names = Vec::new();
+        self.channels.retain(|(name, channel)| {
+            let is_unused = channel.members.is_empty() && channel.is_subscribed;
+            if is_unused {
+                names.push(name.clone());
+            }
+            !is_unused
+        });
         names
     }
 
     /// The server has confirmed these LISTENs.
     pub(super) fn subscribed(&mut self, names: &[Arc<[u8]>], wakes: &mut Wakes) {
-        let mut concerned = BTreeSet::new();
+        let mut concerned = Vec::new();
         for name in names {
-            if let Some(channel) = self.channels.get_mut(name) {
+            if let Some(channel) = self.channel_mut(name) {
                 channel.is_subscribed = true;
-                concerned.extend(channel.members.iter().copied());
+                concerned.extend_from_slice(&channel.members);
             }
         }
         concerned.into_iter().for_each(|id| self.settle(id, wakes));
@@ -177,10 +224,14 @@ impl Members {
 
     /// A client whose channels and proof are there is subscribed.
     fn settle(&mut self, id: u64, wakes: &mut Wakes) {
-        let Some(member) = self.clients.get_mut(&id) else { return };
+        let Some(member) = self.get(id) else { return };
         let MemberPhase::Subscribing { is_proven: true, is_named: true, .. } = member.phase else { return };
-        let is_subscribed = |name| self.channels.get(name).is_some_and(|channel| channel.is_subscribed);
-        if member.channels.iter().all(is_subscribed) {
+        let is_subscribed = |name: &Arc<[u8]>| {
+            self.place_of_channel(name).is_ok_and(|place| self.channels[place].1.is_subscribed)
+        };
+        if member.channels.iter().all(is_subscribed)
+            && let Some(member) = self.get_mut(id)
+        {
             member.set(MemberPhase::Subscribed, wakes);
         }
     }
@@ -188,7 +239,7 @@ impl Members {
     /// A mark has arrived.
     pub(super) fn mark_arrived(&mut self, payload: &str, wakes: &mut Wakes) {
         let Some(id) = payload.split_once('.').and_then(|(id, _)| id.parse().ok()) else { return };
-        let Some(member) = self.clients.get_mut(&id) else { return };
+        let Some(member) = self.get_mut(id) else { return };
         match &mut member.phase {
             MemberPhase::Subscribing { proof, is_proven, .. } if *proof.payload == *payload => {
                 *is_proven = true;
@@ -206,9 +257,13 @@ impl Members {
 
     /// A notification has arrived. Returns to how many clients it was given.
     pub(super) fn deliver(&mut self, channel: &[u8], message: &[u8], wakes: &mut Wakes) -> usize {
-        let Some(channel) = self.channels.get(channel) else { return 0 };
+        let Ok(place) = self.place_of_channel(channel) else { return 0 };
+        let Some((_, channel)) = self.channels.get(place) else { return 0 };
         for id in &channel.members {
-            if let Some(member) = self.clients.get_mut(id).filter(|member| member.delivers()) {
+            let known = self.clients.binary_search_by_key(id, |(known, _)| *known);
+            if let Some((_, member)) = known.ok().and_then(|place| self.clients.get_mut(place))
+                && member.delivers()
+            {
                 member.receive(message, wakes);
             }
         }
@@ -218,7 +273,7 @@ impl Members {
     /// The listener has ended.
     pub(super) fn end(&mut self, reason: &Arc<str>, wakes: &mut Wakes) {
         self.channels.clear();
-        for member in self.clients.values_mut() {
+        for (_, member) in &mut self.clients {
             let phase = match &member.phase {
                 MemberPhase::Subscribing { .. } | MemberPhase::Subscribed => MemberPhase::NotBegun,
                 // Its server delivers already.
@@ -247,7 +302,7 @@ mod tests {
     }
 
     fn unread(members: &Members) -> &[u8] {
-        &members.clients[&7].unread
+        &members.get(7).unwrap().unread
     }
 
     #[test]
@@ -259,20 +314,20 @@ mod tests {
         members.deliver(b"a", b"before", &mut wakes);
         members.mark_arrived("7.1", &mut wakes);
         members.subscribed(&[b"a"[..].into()], &mut wakes);
-        assert_ne!(members.clients[&7].phase, MemberPhase::Subscribed, "it is not proven");
+        assert_ne!(members.get(7).unwrap().phase, MemberPhase::Subscribed, "it is not proven");
         members.mark_arrived("7.0", &mut wakes);
-        assert_eq!(members.clients[&7].phase, MemberPhase::Subscribed);
-        members.clients.get_mut(&7).unwrap().phase = MemberPhase::DeliversBehind(mark("7.1"));
+        assert_eq!(members.get(7).unwrap().phase, MemberPhase::Subscribed);
+        members.get_mut(7).unwrap().phase = MemberPhase::DeliversBehind(mark("7.1"));
         members.deliver(b"a", b"by its server", &mut wakes);
         members.mark_arrived("7.1", &mut wakes);
         members.deliver(b"a", b"one ", &mut wakes);
         members.deliver(b"b", b"of another channel", &mut wakes);
-        members.clients.get_mut(&7).unwrap().phase = MemberPhase::DeliversUpTo(mark("7.2"));
+        members.get_mut(7).unwrap().phase = MemberPhase::DeliversUpTo(mark("7.2"));
         members.deliver(b"a", b"two", &mut wakes);
         members.mark_arrived("7.2", &mut wakes);
         members.deliver(b"a", b"by its next server", &mut wakes);
         assert_eq!(unread(&members), b"one two");
-        assert_eq!(members.clients[&7].phase, MemberPhase::HasPassed);
+        assert_eq!(members.get(7).unwrap().phase, MemberPhase::HasPassed);
     }
 
     #[test]
@@ -285,8 +340,8 @@ mod tests {
         }
         members.add(8, vec![b"a"[..].into()], MemberPhase::Delivers);
         assert_eq!(members.deliver(b"a", b"x", &mut wakes), 2);
-        assert!(matches!(members.clients[&7].phase, MemberPhase::Lost(_)) && unread(&members).is_empty());
-        assert_eq!(members.clients[&8].unread, b"x");
+        assert!(matches!(members.get(7).unwrap().phase, MemberPhase::Lost(_)) && unread(&members).is_empty());
+        assert_eq!(members.get(8).unwrap().unread, b"x");
     }
 
     #[test]
@@ -311,7 +366,7 @@ mod tests {
         ] {
             let mut members = members(phase);
             members.end(&"gone".into(), &mut Wakes::new());
-            assert_eq!(members.clients[&7].phase, expected);
+            assert_eq!(members.get(7).unwrap().phase, expected);
         }
     }
 }
