@@ -3,6 +3,7 @@
 mod changes;
 mod commands;
 mod delivery;
+mod drivers;
 mod programs;
 mod trouble;
 
