@@ -190,6 +190,7 @@ impl Socket {
     }
 
     /// True if the kernel has reported bytes, or the end, that were not read. An idle server must not send anything.
+    #[inline]
     pub fn has_pending_input(&self) -> bool {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.has_pending_input(),

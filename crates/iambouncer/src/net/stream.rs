@@ -168,6 +168,7 @@ impl Stream {
     }
 
     /// True if there may be unread bytes, or the end of the stream.
+    #[inline]
     pub fn has_pending_input(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.has_pending_input(),

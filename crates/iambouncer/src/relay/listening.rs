@@ -46,6 +46,10 @@ const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// How often UNLISTEN is tried, which a cancel request may hit.
 const MAX_UNLISTENS: u32 = 3;
 
+/// Why a client that listens on the shared listener cannot change its channels.
+pub(super) const ANOTHER_SERVER: &str =
+    "the client's server does not have the notifications of the listener's server";
+
 /// The channels of a session, quoted. In the encoding of the client, since the names are sent to the listener.
 const CHANNELS: &str = "(SELECT pg_catalog.string_agg(pg_catalog.concat('\"', pg_catalog.replace(channel, '\"', '\"\"'), '\"'), ',') \
     FROM pg_catalog.pg_listening_channels() AS listening(channel))";
@@ -163,11 +167,13 @@ impl Exchange {
     /// A statement may change the channels: what is known of them is outdated.
     #[cold]
     pub(super) fn channels_may_change(&mut self, session: &ClientSession) {
-        if matches!(
-            self.listening.as_deref(),
-            Some(Listening::Waiting { .. } | Listening::Joining(_) | Listening::Subscribing { .. })
-        ) {
-            self.set_listening(session, None);
+        match self.listening.as_deref() {
+            Some(Listening::Waiting { .. } | Listening::Joining(_) | Listening::Subscribing { .. }) => {
+                self.set_listening(session, None);
+            }
+            // In a transaction on a server that is not the listener's.
+            Some(Listening::Shared { .. }) => session.info.kill(client_error::listener_lost(ANOTHER_SERVER)),
+            _ => {}
         }
     }
 

@@ -7,7 +7,7 @@
 use super::decision::{Consumed, NotConsumed};
 use super::exchange::{Exchange, RequestState};
 use super::link::Link;
-use super::listening::{Listening, lost, new_mark, send_mark, wake_later};
+use super::listening::{ANOTHER_SERVER, Listening, lost, new_mark, send_mark, wake_later};
 use super::session::{ClientSession, CloseReason};
 use crate::answers::StateChange;
 use crate::pool::shared_listener::{Handover, Membership, MembershipChange, QueueMark, push_command};
@@ -82,11 +82,7 @@ impl Exchange {
             return Ok(());
         }
         if let Some(Listening::Shared { cannot_return: true, .. }) = self.listening.as_deref() {
-            return if self.concerns_channels() {
-                Err(lost("the client's server has no notifications of the listener's server").into())
-            } else {
-                Ok(())
-            };
+            return if self.concerns_channels() { Err(lost(ANOTHER_SERVER).into()) } else { Ok(()) };
         }
         if !self.answers.owes_only_internal() {
             return Err(NotConsumed::AwaitAnswer);

@@ -159,10 +159,25 @@ fn with_the_setting_off_a_client_keeps_its_server() {
 }
 
 #[test]
-fn a_pool_of_one_server_has_no_listener() {
-    let bouncer = with_servers(1, &[]);
-    let mut client = bouncer.client();
-    run(&mut client, &["LISTEN single"]);
-    (0..20).for_each(|_| run(&mut client, &["SELECT pg_sleep(0.01)"]));
-    assert_eq!((bouncer.show("PINS", "reasons"), listeners(&bouncer)), (vec!["listen".to_owned()], 0));
+fn a_pool_that_may_have_one_server_only_has_no_listener() {
+    for bouncer in [
+        with_servers(1, &[]),
+        with_servers(3, &["max_db_connections = 1"]),
+        with_servers(3, &["max_user_connections = 1"]),
+    ] {
+        let mut client = bouncer.client();
+        run(&mut client, &["LISTEN single"]);
+        (0..20).for_each(|_| run(&mut client, &["SELECT pg_sleep(0.01)"]));
+        assert_eq!((bouncer.show("PINS", "reasons"), listeners(&bouncer)), (vec!["listen".to_owned()], 0));
+    }
+}
+
+#[test]
+fn the_listener_is_given_up_when_a_limit_leaves_no_other_server() {
+    let bouncer = with_servers(2, &[]);
+    let mut client = sharing(&bouncer, "limited");
+    run(&mut bouncer.console(), &["SET default_pool_size = 1"]);
+    let messages = client.until_end();
+    assert_eq!(code(&messages), "57P01");
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }

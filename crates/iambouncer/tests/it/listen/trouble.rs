@@ -112,7 +112,10 @@ fn cancel_requests_do_not_break_the_hand_over() {
     for round in 0..30 {
         client.send_query(&format!("BEGIN; SELECT pg_sleep(0.0{}); COMMIT", round % 3));
         crate::cancel::cancel(bouncer.port, pid, &key);
-        client.until_ready();
+        let answer = client.until_ready();
+        let error =
+            answer.iter().find(|message| message.tag == b'E').map(|error| (error.error(), error.detail()));
+        assert!(answer.last().is_some_and(|last| last.tag == b'Z'), "{error:?}");
         run(&mut client, &["ROLLBACK"]);
         run(&mut sender, &[&format!("NOTIFY canceled, '{round}'")]);
         assert_eq!(payload(&mut client), round.to_string());
@@ -162,9 +165,14 @@ fn a_server_that_dies_during_the_return_ends_its_client_only() {
 
 #[test]
 fn clients_that_begin_to_share_when_the_listener_is_lost_are_not_forgotten() {
-    let bouncer = with_servers(4, &["workers = 2"]);
-    let mut killer = direct();
-    let mut sender = direct();
+    // Other tests use the shared server.
+    let server = start(PostgresOptions::default());
+    server.sql("CREATE ROLE app SUPERUSER LOGIN").unwrap();
+    server.sql("CREATE DATABASE app OWNER app").unwrap();
+    let settings = ["session_state = follow", "default_pool_size = 4", "workers = 2"];
+    let bouncer = Bouncer::in_front_of(&server, &settings);
+    let connect = || Client::log_in(server.port(), "app", "app");
+    let (mut killer, mut sender) = (connect(), connect());
     for round in 0..25 {
         let mut clients: Vec<Client> = (0..3).map(|_| bouncer.client()).collect();
         for client in &mut clients {
