@@ -3,7 +3,9 @@
 
 use super::{ClientInfo, ClientState, ClientTable};
 use crate::pool::{DatabaseState, Directory, Pool};
+use crate::stats::Totals;
 use crate::stats::snapshot::{ClientCounts, DatabaseCounts, Snapshot};
+use crate::worker::executor;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -45,23 +47,48 @@ impl ClientTotals {
     }
 }
 
+/// How much has been counted since other tasks of the worker ran.
+#[derive(Default)]
+struct Steps(usize);
+
+impl Steps {
+    /// A pool or a database was counted.
+    async fn count(&mut self) {
+        self.0 += 1;
+        if self.0.is_multiple_of(POOLS_PER_STEP) {
+            executor::yield_now().await;
+        }
+    }
+}
+
+/// Counters of a database: totals, and the increase since the beginning of the last complete period.
+async fn sums(database: &DatabaseState, steps: &mut Steps) -> (Totals, Totals) {
+    // Read together: a pool that is dropped meanwhile is not in these counters, but remains in the list.
+    let (retired, pools) = (database.retired(), database.pools());
+    let mut sums = (retired, Totals::default());
+    for pool in pools {
+        sums = (sums.0 + pool.stats.totals(), sums.1 + pool.stats.recent());
+        steps.count().await;
+    }
+    sums
+}
+
 /// The values of the pools, databases and clients of this worker.
 pub async fn snapshot(directory: &Directory, table: &ClientTable) -> Snapshot {
     let mut part = Snapshot::default();
     let mut totals = ClientTotals::default();
     // One pass over all clients, regardless of the number of pools.
     table.visit_in_steps(|client| totals.add(client, &mut part)).await;
-    let add_database = |database: Rc<DatabaseState>| {
+    let mut databases = Vec::new();
+    directory.visit_databases(POOLS_PER_STEP, |database| databases.push(database)).await;
+    let mut steps = Steps::default();
+    for database in databases {
         let (open_transactions, open_queries) = totals.open.get(&database.name).copied().unwrap_or_default();
-        let counts = DatabaseCounts {
-            totals: database.totals(),
-            recent: database.recent(),
-            open_transactions,
-            open_queries,
-        };
+        let (totals, recent) = sums(&database, &mut steps).await;
+        let counts = DatabaseCounts { totals, recent, open_transactions, open_queries };
         part.databases.insert(database.name.to_string(), counts);
-    };
-    directory.visit_databases(POOLS_PER_STEP, add_database).await;
+        steps.count().await;
+    }
     let add_pool = |pool: Rc<Pool>| {
         let key = (pool.database.name.to_string(), pool.user.to_string());
         if pool.is_forgotten() {

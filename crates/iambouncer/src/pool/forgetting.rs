@@ -32,14 +32,9 @@ impl Pool {
 }
 
 impl DatabaseState {
-    /// Counters of its pools at this worker, including dropped pools.
-    pub fn totals(&self) -> Totals {
-        self.pools().iter().fold(self.retired.get(), |sum, pool| sum + pool.stats.totals())
-    }
-
-    /// Their increase since the beginning of the last complete period.
-    pub fn recent(&self) -> Totals {
-        self.pools().iter().fold(Totals::default(), |sum, pool| sum + pool.stats.recent())
+    /// Counters of its dropped pools at this worker.
+    pub fn retired(&self) -> Totals {
+        self.retired.get()
     }
 
     fn is_needed(&self) -> bool {
