@@ -22,6 +22,10 @@ pub enum CounterKind {
     UserServers,
     /// Clients of a user.
     UserClients,
+    /// Shared listeners of a database.
+    DatabaseListeners,
+    /// Shared listeners of a user.
+    UserListeners,
     /// Schema changes of a database by clients of this process.
     SchemaChanges,
 }

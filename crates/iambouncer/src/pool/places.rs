@@ -3,7 +3,7 @@
 
 use super::acquire::Pool;
 use super::closing::ServerCloseReason;
-use crate::limits::Permit;
+use crate::limits::{CounterKind, Permit};
 use crate::worker;
 use std::rc::Rc;
 
@@ -111,6 +111,19 @@ impl Pool {
         let SharedLimitValues { user, database } = self.shared_limit_values();
         let size = self.rules.current().pool_size;
         [Some(size), user, database].into_iter().flatten().all(|limit| limit > 1)
+    }
+
+    /// Takes a place among the listeners of the user and of the database. `None` if the listeners of their pools would fill a
+    /// limit that these share, which leaves no server for queries.
+    pub fn take_listener_places(&self) -> Option<Vec<Permit>> {
+        let SharedLimitValues { user, database } = self.shared_limit_values();
+        let take = |kind, name: &str, limit: Option<u32>| {
+            let most = limit.map(|limit| limit.saturating_sub(1));
+            self.context.process.limits.counter(kind, name).take(most)
+        };
+        let of_user = take(CounterKind::UserListeners, &self.user, user)?;
+        let of_database = take(CounterKind::DatabaseListeners, &self.database.name, database)?;
+        Some(vec![of_user, of_database])
     }
 
     fn shared_limit_values(&self) -> SharedLimitValues {

@@ -296,7 +296,13 @@ impl Exchange {
         }
         let old_mode = self.rules.mode;
         self.refresh_rules(session);
-        if self.rules.mode != PoolMode::Session && !self.reads_state(session) && !session.is_pinned() {
+        if self.rules.mode == PoolMode::Session {
+            if self.listening.is_some() {
+                self.finish_step_in_session_mode(session);
+            }
+            return Ok(());
+        }
+        if !self.reads_state(session) && !session.is_pinned() {
             self.release(session, old_mode);
         }
         Ok(())

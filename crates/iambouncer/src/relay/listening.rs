@@ -25,10 +25,11 @@ use super::link::Link;
 use super::listening_return::Returning;
 use super::session::{ClientSession, CloseReason};
 use super::unread_state::StateQuery;
+use crate::answers::StateChange;
 use crate::client_error;
 use crate::clients::Pin;
 use crate::pool::shared_listener::{
-    Founding, ListenerOffer, Membership, MembershipChange, QueueMark, notification,
+    Founding, ListenerOffer, Membership, MembershipChange, QueueMark, is_for_marks, notification,
 };
 use crate::pool::{Acquired, Lease};
 use crate::sql_client::TextRow;
@@ -36,7 +37,7 @@ use crate::worker::{self, executor, timers};
 use sql::{Feature, Features};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wire::scan::{FROM_SERVER, Frame};
+use wire::scan::{FROM_SERVER, Frame, Interest, NOTIFICATIONS_FROM_SERVER};
 
 /// How long a client that listens has to be quiet before it shares, unless others wait for a server: most send several
 /// requests in a row.
@@ -112,7 +113,9 @@ fn channels_of(row: Option<TextRow>, encoding: Option<&str>) -> Option<Vec<Arc<[
             name.push(quoted[at]);
             at += 1;
         }
-        channels.push(name.into());
+        if !is_for_marks(&name) {
+            channels.push(name.into());
+        }
         rest = &quoted[at + 1..];
         rest = rest.strip_prefix(b",").unwrap_or(rest);
     }
@@ -287,7 +290,13 @@ impl Exchange {
         let registry = session.pool.listener_registry();
         let offer = registry.offer(self.encoding(session).unwrap_or_default());
         let (sql, next) = match offer {
-            ListenerOffer::Found(founding) => {
+            ListenerOffer::Found(mut founding) => {
+                let Some(places) = session.pool.take_listener_places() else {
+                    drop(founding);
+                    self.wait_to_share(session, RETRY_DELAY);
+                    return false;
+                };
+                founding.places = places;
                 let sql = format!("SELECT {CHANNELS}; LISTEN \"{}\"", founding.marks);
                 (sql, Listening::Founding(founding))
             }
@@ -391,10 +400,8 @@ impl Exchange {
                 _,
             ) => listening,
         };
-        if !matches!(next, Listening::Unsubscribing { .. }) {
-            self.down.set_interest(&FROM_SERVER);
-        }
         self.set_listening(session, Some(next));
+        self.down.set_interest(self.usual_interest());
         Ok(())
     }
 
@@ -410,16 +417,21 @@ impl Exchange {
 
     /// The client's server becomes the listener.
     fn found_listener(&mut self, session: &mut ClientSession) -> bool {
-        if !self.can_share(session) {
-            self.set_listening(session, None);
-            return false;
-        }
+        let can_share = self.can_share(session);
         let encoding = self.encoding(session).unwrap_or_default().to_owned();
-        let Some(Listening::Founded { founding, channels }) =
+        let Some(Listening::Founded { mut founding, channels }) =
             self.listening.take().map(|listening| *listening)
         else {
             return false;
         };
+        if !can_share {
+            let unlisten = format!("UNLISTEN \"{}\"", founding.marks);
+            drop(founding);
+            self.set_listening(session, None);
+            self.send_internal_query(&unlisten, StateChange::None);
+            executor::wake(executor::current());
+            return true;
+        }
         let Link::Server(mut linked) = std::mem::replace(&mut self.link, Link::Listening) else {
             return false;
         };
@@ -428,10 +440,10 @@ impl Exchange {
         session.record_unlinked();
         self.clear_link_state();
         linked.server.end_ownership();
-        let marks = founding.marks.clone();
+        let (marks, places) = (founding.marks.clone(), std::mem::take(&mut founding.places));
         let member = founding.complete(session.info.id, channels, &encoding);
         self.set_listening(session, Some(Listening::Shared { member, cannot_return: false }));
-        session.pool.begin_listener(linked.server, marks);
+        session.pool.begin_listener(linked.server, marks, places);
         true
     }
 
@@ -448,6 +460,28 @@ impl Exchange {
         self.release(session, self.rules.mode);
         self.link = Link::Listening;
         true
+    }
+
+    /// A server that was released before in transaction pooling is in session pooling now: what has begun is brought to an end.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn finish_step_in_session_mode(&mut self, session: &mut ClientSession) {
+        let is_unfinished = matches!(
+            self.listening.as_deref(),
+            Some(Listening::Founded { .. } | Listening::Unsubscribing { is_sent: false, .. })
+        );
+        if is_unfinished {
+            self.advance_listening(session);
+        }
+    }
+
+    /// What is examined of the server's messages while no query of the pooler is under way. A server may still be subscribed
+    /// for a client to which the listener delivers.
+    pub(super) fn usual_interest(&self) -> &'static Interest {
+        match self.listening.as_deref() {
+            Some(Listening::Shared { .. } | Listening::Unsubscribing { .. }) => &NOTIFICATIONS_FROM_SERVER,
+            _ => &FROM_SERVER,
+        }
     }
 
     /// The state without a server.
@@ -552,6 +586,9 @@ mod tests {
         assert_eq!(read(r#""a""#, "LATIN1").unwrap(), ["a"]);
         assert_eq!(read(r#""é""#, "LATIN1"), None, "its bytes are not known");
         assert_eq!(read(r#""a","b"#, "UTF8"), None, "cut off");
+        let marks = r#""iambouncer_0123456789abcdef0123456789abcdef""#;
+        assert_eq!(read(&format!(r#"{marks},"a""#), "UTF8").unwrap(), ["a"]);
+        assert_eq!(read(marks, "UTF8"), None, "no channel of the client");
         assert_eq!(channels_of(Some(vec![None]), Some("UTF8")), None);
     }
 }

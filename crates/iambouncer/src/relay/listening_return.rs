@@ -12,13 +12,13 @@ use super::session::{ClientSession, CloseReason};
 use crate::answers::StateChange;
 use crate::pool::shared_listener::{Handover, Membership, MembershipChange, QueueMark, push_command};
 use crate::prepared::effect::begins_transaction;
-use crate::worker;
+use crate::worker::{self, executor};
 use sql::SessionChanges;
 use std::time::{Duration, Instant};
 use wire::backend::TxStatus;
 use wire::frontend;
 use wire::limits::HEADER_BYTES;
-use wire::scan::{self, FROM_SERVER, NOTIFICATIONS_FROM_SERVER};
+use wire::scan::{self, FROM_SERVER};
 use wire::tag::frontend as from_client;
 
 /// How long the mark may take to arrive at the listener. After that the server is not that of the listener.
@@ -33,9 +33,8 @@ pub(super) struct Returning {
     pub(super) member: Membership,
     mark: QueueMark,
     side: ServerSide,
-    /// The server has answered.
-    is_answered: bool,
-    deadline: Instant,
+    /// Until when the mark may arrive at the listener, once the server has answered.
+    deadline: Option<Instant>,
     tries: u32,
     /// The task was woken for what it waits for.
     pub(super) is_woken: bool,
@@ -87,7 +86,12 @@ impl Exchange {
         if !self.answers.owes_only_internal() {
             return Err(NotConsumed::AwaitAnswer);
         }
+        // From now on the client keeps the server.
         self.request = RequestState::Held;
+        if !self.answers.is_empty() {
+            // An error for values that are being set must not be taken for one of the steps.
+            return Err(NotConsumed::AwaitAnswer);
+        }
         if let Some(Listening::Shared { member, .. }) = self.listening.take().map(|listening| *listening) {
             self.begin_return(session, member, 0)?;
         }
@@ -115,15 +119,12 @@ impl Exchange {
         sql.extend_from_slice(send_mark(&mark).as_bytes());
         session.keep_for_channels();
         let marks = mark.channel.clone();
-        let deadline = worker::now() + MARK_LIMIT;
-        let side = ServerSide::BeforeMark;
-        let returning =
-            Returning { member, mark, side, is_answered: false, deadline, tries, is_woken: false };
+        let (side, deadline) = (ServerSide::BeforeMark, None);
+        let returning = Returning { member, mark, side, deadline, tries, is_woken: false };
         self.set_listening(session, Some(Listening::Returning(returning)));
         self.ask_listening(session, &String::from_utf8_lossy(&sql));
         // Marks of other clients do not concern it.
-        self.send_internal_query(&format!("UNLISTEN \"{marks}\""), StateChange::None);
-        wake_later(session, MARK_LIMIT);
+        self.send_internal_query(&unlisten(&marks), StateChange::None);
         Ok(())
     }
 
@@ -134,31 +135,40 @@ impl Exchange {
         mut returning: Returning,
         has_failed: bool,
     ) -> Result<(), CloseReason> {
-        let has_passed = !matches!(returning.side, ServerSide::BeforeMark);
-        if has_passed {
-            returning.is_answered = true;
-            self.set_listening(session, Some(Listening::Returning(returning)));
-            return Ok(());
+        match (&returning.side, has_failed) {
+            (ServerSide::BeforeMark, true) => self.give_up_return(session, returning),
+            (ServerSide::BeforeMark, false) => Err(lost("a server has not received its own notification")),
+            // Only the UNLISTEN has failed, which a cancel request may hit.
+            (_, true) if returning.tries >= MAX_TRIES => Err(lost("a server has refused UNLISTEN")),
+            (_, true) => {
+                returning.tries += 1;
+                let marks = returning.mark.channel.clone();
+                self.set_listening(session, Some(Listening::Returning(returning)));
+                self.ask_listening(session, &unlisten(&marks));
+                Ok(())
+            }
+            (_, false) => {
+                returning.deadline = Some(worker::now() + MARK_LIMIT);
+                self.set_listening(session, Some(Listening::Returning(returning)));
+                wake_later(session, MARK_LIMIT);
+                Ok(())
+            }
         }
-        if !has_failed {
-            return Err(lost("a server has not received its own notification"));
-        }
-        self.give_up_return(session, returning)
     }
 
     /// The mark was not sent, or has not arrived. The listener goes on delivering.
     fn give_up_return(&mut self, session: &ClientSession, returning: Returning) -> Result<(), CloseReason> {
-        let Returning { member, tries, is_answered, .. } = returning;
-        member.deliver_on();
+        let Returning { member, tries, deadline, .. } = returning;
+        if !member.deliver_on() {
+            return Err(ended(&member));
+        }
+        let is_answered = deadline.is_some();
         session.unpin(super::listening::listen_only());
         if is_answered {
             // The server remains subscribed; what it sends is discarded.
             if let Link::Server(linked) = &self.link {
                 linked.server.info.close_needed.set(true);
             }
-            self.down.set_interest(&NOTIFICATIONS_FROM_SERVER);
-        } else {
-            self.down.set_interest(&FROM_SERVER);
         }
         if tries < MAX_TRIES && !is_answered {
             return self.begin_return(session, member, tries + 1);
@@ -168,6 +178,7 @@ impl Exchange {
             "a client that listens uses a server that does not have the notifications of the shared listener's server"
         );
         self.set_listening(session, Some(Listening::Shared { member, cannot_return: true }));
+        self.down.set_interest(self.usual_interest());
         Ok(())
     }
 
@@ -175,10 +186,16 @@ impl Exchange {
     pub(super) fn finish_return(&mut self, session: &mut ClientSession) -> Consumed {
         self.request = RequestState::Held;
         let Some(Listening::Returning(returning)) = self.listening.as_deref() else { return Ok(()) };
+        let Some(deadline) = returning.deadline else { return Err(NotConsumed::AwaitAnswer) };
         match returning.member.change(None) {
-            MembershipChange::HasPassed if returning.is_answered && self.down.at_boundary() => {}
+            MembershipChange::HasPassed if self.down.at_boundary() => {}
             MembershipChange::Lost(reason) => return Err(lost(&reason).into()),
-            _ if returning.is_answered && worker::now() >= returning.deadline => {
+            _ if worker::now() >= deadline => {
+                if !returning.member.deliver_on() {
+                    // The mark has arrived just now, or the listener has ended.
+                    executor::wake(executor::current());
+                    return Err(NotConsumed::AwaitAnswer);
+                }
                 if let Some(Listening::Returning(returning)) =
                     self.listening.take().map(|listening| *listening)
                 {
@@ -212,7 +229,7 @@ impl Exchange {
             return true;
         }
         let mut rest = self.up.front();
-        let mut has_parsed = false;
+        let mut parsed = ParsedInBatch::default();
         loop {
             let Ok(Some(frame)) = scan::header(rest, self.rules.max_message_bytes) else { return true };
             let Some(message) = rest.get(..frame.len) else { return true };
@@ -221,16 +238,14 @@ impl Exchange {
                 from_client::QUERY => return !is_harmless(session, body),
                 from_client::SYNC => return false,
                 from_client::PARSE => {
-                    has_parsed = true;
-                    let Some(text) = body.iter().position(|&byte| byte == 0).map(|end| &body[end + 1..])
-                    else {
-                        return true;
-                    };
+                    let Some(end) = body.iter().position(|&byte| byte == 0) else { return true };
+                    let text = &body[end + 1..];
+                    *(if end == 0 { &mut parsed.unnamed } else { &mut parsed.named }) = true;
                     if !is_harmless(session, text) {
                         return true;
                     }
                 }
-                from_client::BIND if !binds_harmless(session, message, has_parsed) => return true,
+                from_client::BIND if !binds_harmless(session, message, parsed) => return true,
                 from_client::BIND
                 | from_client::DESCRIBE
                 | from_client::EXECUTE
@@ -249,6 +264,11 @@ impl Exchange {
     }
 }
 
+/// Ends a server's subscription to marks.
+fn unlisten(marks: &str) -> String {
+    format!("UNLISTEN \"{marks}\"")
+}
+
 /// Why the listener does not deliver any more.
 fn ended(member: &Membership) -> CloseReason {
     match member.change(None) {
@@ -257,16 +277,23 @@ fn ended(member: &Membership) -> CloseReason {
     }
 }
 
-/// True if a Bind is one of a statement that is harmless. Those of the same batch have been examined.
-fn binds_harmless(session: &ClientSession, message: &[u8], has_parsed: bool) -> bool {
+/// Whether a batch has a Parse of a statement so far. These have been examined.
+#[derive(Clone, Copy, Default)]
+struct ParsedInBatch {
+    unnamed: bool,
+    named: bool,
+}
+
+/// True if a Bind is one of a statement that is harmless.
+fn binds_harmless(session: &ClientSession, message: &[u8], parsed: ParsedInBatch) -> bool {
     let Ok(Some(head)) = frontend::bind_head(message, message.len()) else { return false };
     if head.statement.is_empty() {
         let body = session.unnamed.as_ref().map(|text| text.body());
-        return has_parsed || body.flatten().is_some_and(|body| is_harmless(session, body));
+        return parsed.unnamed || body.flatten().is_some_and(|body| is_harmless(session, body));
     }
     match session.names.get(head.statement) {
         Some(statement) => is_harmless(session, &statement.body),
-        None => has_parsed,
+        None => parsed.named,
     }
 }
 

@@ -104,8 +104,17 @@ impl Exchange {
             && self.internal_query_error.is_none()
             && self.flush == FlushState::None
             && self.dropped_names.is_empty()
+            && self.delivers_by_its_server()
             && self.down.is_finished()
             && self.is_between_transactions(session)
+    }
+
+    /// True if the client's server delivers its notifications, if it has any, and no step of the shared listener is under way.
+    fn delivers_by_its_server(&self) -> bool {
+        matches!(
+            self.listening.as_deref(),
+            None | Some(Listening::Waiting { .. } | Listening::Subscribing { .. })
+        )
     }
 
     /// True if only the server knows the unnamed statement of the client that has it to itself.

@@ -14,7 +14,7 @@ use crate::sql_client;
 use sql::{Feature, Features};
 use wire::backend::TxStatus;
 use wire::encode;
-use wire::scan::{FROM_SERVER, Frame, ROWS_FROM_SERVER};
+use wire::scan::{Frame, ROWS_FROM_SERVER};
 
 /// Whether the server has the state of [`Feature::PROBED`], in that order. PostgreSQL itself finds temporary objects by their
 /// dependency on their schema (DISCARD TEMP).
@@ -140,13 +140,14 @@ impl Exchange {
     /// The query under way has been answered. False if there is none.
     #[cold]
     pub(super) fn state_query_completed(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
+        let interest = self.usual_interest();
         let Some(unread) = self.link.server().and_then(|linked| linked.unread.as_deref_mut()) else {
             return Ok(false);
         };
         match std::mem::take(&mut unread.query) {
             StateQuery::None => Ok(false),
             StateQuery::Restore(status) => {
-                self.down.set_interest(&FROM_SERVER);
+                self.down.set_interest(interest);
                 match self.internal_query_error.take() {
                     None => {
                         self.report_current(session);
@@ -159,7 +160,7 @@ impl Exchange {
                 }
             }
             StateQuery::Read { probes, settings, row } => {
-                self.down.set_interest(&FROM_SERVER);
+                self.down.set_interest(interest);
                 if self.internal_query_error.take().is_some() && unread.asks_again(probes, &settings) {
                     return Ok(true);
                 }
@@ -177,7 +178,7 @@ impl Exchange {
                 Ok(true)
             }
             StateQuery::Verify { settings, row } => {
-                self.down.set_interest(&FROM_SERVER);
+                self.down.set_interest(interest);
                 if self.internal_query_error.take().is_none() {
                     self.state_verified(session, &settings, row);
                 }

@@ -4,6 +4,7 @@
 //! It never waits for a client: what one does not read is kept for it, up to a limit.
 
 use super::registry::{ListenerWork, Registry};
+use crate::limits::Permit;
 use crate::net::Inbound;
 use crate::pool::Pool;
 use crate::pool::closing::ServerCloseReason;
@@ -70,8 +71,9 @@ struct ListenerTask<'a> {
 }
 
 impl Pool {
-    /// A server that is subscribed to the channels of its client, and to that for marks, becomes the listener.
-    pub fn begin_listener(self: &Rc<Self>, mut lease: Lease, marks: Arc<str>) {
+    /// A server that is subscribed to the channels of its client, and to that for marks, becomes the listener, which has these
+    /// places among the listeners.
+    pub fn begin_listener(self: &Rc<Self>, mut lease: Lease, marks: Arc<str>, places: Vec<Permit>) {
         let registry = self.listener_registry().clone();
         lease.info.activity.set(Activity::Listening);
         lease.info.client_id.set(0);
@@ -87,6 +89,7 @@ impl Pool {
         executor::spawn(async move {
             let end = run(&pool, &mut lease, &registry, marks).await;
             pool.end_listener(lease, &registry, end);
+            drop(places);
         });
         // One server fewer is in use.
         self.changed.notify_all();

@@ -125,13 +125,16 @@ impl Membership {
         handover.unwrap_or(Handover::Ended)
     }
 
-    /// The mark has not been sent: the listener goes on delivering.
-    pub fn deliver_on(&self) {
-        self.registry.with_member(self.id, |phase, _, _| {
+    /// The mark has not been sent, or has not arrived: the listener goes on delivering. False if it has arrived meanwhile, or
+    /// if the listener has ended.
+    pub fn deliver_on(&self) -> bool {
+        let goes_on = self.registry.with_member(self.id, |phase, _, _| {
             if matches!(phase, MemberPhase::DeliversUpTo(_)) {
                 *phase = MemberPhase::Delivers;
             }
+            *phase == MemberPhase::Delivers
         });
+        goes_on.unwrap_or_default()
     }
 }
 

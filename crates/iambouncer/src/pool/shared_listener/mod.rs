@@ -16,5 +16,5 @@ mod state;
 
 pub use connection::{notification, push_command};
 pub use membership::{Handover, Membership, MembershipChange};
-pub use registry::{Founding, ListenerOffer, Registry};
+pub use registry::{Founding, ListenerOffer, Registry, is_for_marks};
 pub use state::QueueMark;

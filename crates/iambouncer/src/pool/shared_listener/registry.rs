@@ -3,6 +3,7 @@
 
 use super::membership::Membership;
 use super::state::{MemberPhase, Members, QueueMark, Wakes};
+use crate::limits::Permit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -60,6 +61,8 @@ pub struct Founding {
     registry: Arc<Registry>,
     /// The channel for marks.
     pub marks: Arc<str>,
+    /// Its places among the listeners.
+    pub places: Vec<Permit>,
     is_done: bool,
 }
 
@@ -90,11 +93,23 @@ impl Drop for Founding {
     }
 }
 
+/// What names of channels for marks begin with.
+const MARKS_PREFIX: &[u8] = b"iambouncer_";
+/// Hexadecimal digits that follow.
+const MARKS_DIGITS: usize = 32;
+
 /// A random name, which no client can guess.
 fn random_name() -> Option<String> {
-    let mut random = [0; 16];
+    let mut random = [0; MARKS_DIGITS / 2];
     aws_lc_rs::rand::fill(&mut random).ok()?;
-    Some(format!("iambouncer_{:032x}", u128::from_be_bytes(random)))
+    Some(format!("iambouncer_{:0MARKS_DIGITS$x}", u128::from_be_bytes(random)))
+}
+
+/// True for a name of this form: a client may be subscribed to the marks of a listener, also of an earlier one, by a step that
+/// was canceled, or on purpose. They are never a client's channel.
+pub fn is_for_marks(channel: &[u8]) -> bool {
+    let digits = channel.strip_prefix(MARKS_PREFIX);
+    digits.is_some_and(|digits| digits.len() == MARKS_DIGITS && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 impl Registry {
@@ -110,7 +125,8 @@ impl Registry {
                 let Some(name) = random_name() else { return ListenerOffer::Wait };
                 state.connection = ListenerConnection::BeingFounded;
                 drop(state);
-                ListenerOffer::Found(Founding { registry: self.clone(), marks: name.into(), is_done: false })
+                let (registry, marks) = (self.clone(), name.into());
+                ListenerOffer::Found(Founding { registry, marks, places: Vec::new(), is_done: false })
             }
             ListenerConnection::BeingFounded => ListenerOffer::Wait,
             ListenerConnection::Open(open) if open.encoding.eq_ignore_ascii_case(encoding) => {
@@ -206,8 +222,14 @@ impl Registry {
 
     /// The listener has ended. Clients to which it delivers are disconnected with this reason.
     pub(super) fn end(&self, reason: &Arc<str>) {
-        self.lock().connection = ListenerConnection::None;
-        self.change(|members, wakes| members.end(reason, wakes));
+        let mut wakes = Wakes::new();
+        {
+            // At once: another listener may be founded as soon as this one has ended.
+            let mut state = self.lock();
+            state.connection = ListenerConnection::None;
+            state.members.end(reason, &mut wakes);
+        }
+        wakes.into_iter().for_each(Waker::wake);
     }
 
     /// Changes the members, then wakes tasks.
@@ -216,5 +238,19 @@ impl Registry {
         let outcome = change(&mut self.lock().members, &mut wakes);
         wakes.into_iter().for_each(Waker::wake);
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_for_marks_is_recognized() {
+        assert!(is_for_marks(random_name().unwrap().as_bytes()));
+        for name in ["iambouncer_", "iambouncer_jobs", "jobs", "iambouncer_0123456789abcdef0123456789abcdeg"]
+        {
+            assert!(!is_for_marks(name.as_bytes()), "{name}");
+        }
     }
 }

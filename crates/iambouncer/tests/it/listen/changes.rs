@@ -172,6 +172,22 @@ fn a_pool_that_may_have_one_server_only_has_no_listener() {
     }
 }
 
+/// Two listeners would have both places, and no query of any client a server.
+#[test]
+fn listeners_of_two_users_do_not_fill_a_limit_that_they_share() {
+    let bouncer = with_servers(2, &["max_db_connections = 2"]);
+    let mut first = sharing(&bouncer, "two_users");
+    let mut second = Client::log_in(bouncer.port, "other", "app");
+    run(&mut second, &["LISTEN two_users", "SELECT 1"]);
+    // It would share after a tenth of a second.
+    run(&mut direct(), &["SELECT pg_sleep(0.3)"]);
+    assert_eq!(listeners(&bouncer), 1);
+    run(&mut direct(), &["NOTIFY two_users, 'x'"]);
+    assert_eq!((payload(&mut first), payload(&mut second)), ("x".to_owned(), "x".to_owned()));
+    run(&mut second, &["UNLISTEN *"]);
+    run(&mut first, &["SELECT 1"]);
+}
+
 #[test]
 fn the_listener_is_given_up_when_a_limit_leaves_no_other_server() {
     let bouncer = with_servers(2, &[]);
