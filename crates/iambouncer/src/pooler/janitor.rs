@@ -23,8 +23,10 @@ const USERS_PERIOD: Duration = Duration::from_secs(1);
 /// Idle clients that are checked for `client_idle_timeout` in a sweep: with more of them, it takes several sweeps to check
 /// all, and a sweep never takes a millisecond.
 const CHECKED_PER_SWEEP: usize = 1000;
-/// The same for pools and databases that are checked for their last use, which may be seconds late.
-const POOLS_PER_SWEEP: usize = 100;
+/// Pools, and databases, that are checked for their last use in a sweep …
+const POOLS_PER_SWEEP: usize = 20;
+/// … or as many that all have been checked after this number of sweeps, five minutes: they are forgotten after an hour.
+const SWEEPS_FOR_ALL_POOLS: usize = 1500;
 /// Periods of the averages for which a worker without work continues to sweep, so that its averages become 0.
 const PERIODS_WITHOUT_WORK: u32 = 2;
 /// Longest sleep of a worker without work. Its idle clients count as a use of their pools, and pools are forgotten.
@@ -70,6 +72,11 @@ pub(super) async fn run(worker: Rc<Worker>) {
     }
 }
 
+/// How many of this number of pools are checked in a sweep.
+fn pools_per_sweep(count: usize) -> usize {
+    POOLS_PER_SWEEP.max(count.div_ceil(SWEEPS_FOR_ALL_POOLS))
+}
+
 /// True if the periodic tasks of this worker have nothing to do. The first worker has tasks for the process.
 pub(super) fn has_no_work(worker: &Worker) -> bool {
     worker.context.worker.index() != 0
@@ -86,7 +93,7 @@ impl Janitor {
             self.periods_left = PERIODS_WITHOUT_WORK;
         }
         // Before pools are created that have no server yet.
-        worker.directory.forget_unused(POOLS_PER_SWEEP);
+        worker.directory.forget_unused(pools_per_sweep(worker.directory.pool_count() as usize));
         worker.directory.open_minimum();
         super::first_login::try_login(&worker);
         worker.directory.maintain().await;
