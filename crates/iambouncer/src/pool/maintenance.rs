@@ -175,14 +175,7 @@ mod tests {
             for number in 0..POOLS {
                 directory.pool(&database, &format!("user{number}")).request_maintenance();
             }
-            let turns = Rc::new(Cell::new(0));
-            let counted = turns.clone();
-            executor::spawn(async move {
-                loop {
-                    counted.set(counted.get() + 1);
-                    executor::yield_now().await;
-                }
-            });
+            let turns = sample_directory::count_turns();
             assert_eq!(directory.maintained_pools().len(), POOLS);
             directory.maintain().await;
             assert!(directory.needs_no_maintenance(), "none has anything to maintain");

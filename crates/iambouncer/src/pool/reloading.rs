@@ -113,14 +113,7 @@ mod tests {
             let pool = directory.pool(&directory.known("app1").unwrap(), "app");
             assert_eq!(names_with_minimum(&directory), ["last"]);
             replace(&directory, &ini(DATABASES - 1, 5433));
-            let turns = Rc::new(Cell::new(0));
-            let counted = turns.clone();
-            executor::spawn(async move {
-                loop {
-                    counted.set(counted.get() + 1);
-                    executor::yield_now().await;
-                }
-            });
+            let turns = sample_directory::count_turns();
             directory.reload().await;
             // Lines, then databases.
             assert!(turns.get() >= 2 * (DATABASES / PER_STEP - 1), "{} turns", turns.get());

@@ -5,11 +5,12 @@ use crate::config::{self, Config, MapEnvironment};
 use crate::context::{ConfigFiles, Context};
 use crate::process::{Process, ProcessParts};
 use crate::worker::{
-    self,
+    self, executor,
     reactor::EngineKind,
     workers::{WorkerIndex, WorkerSlot},
 };
 use rds_iam::{AwsCredentials, TokenEngine};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -56,4 +57,17 @@ pub(super) fn run<F: Future<Output = ()> + 'static>(
         test(Directory::new(context, Arc::new(SharedPools::new(1)), workers)).await;
     });
     outcome.unwrap();
+}
+
+/// Counts the turns of the worker from now on.
+pub(super) fn count_turns() -> Rc<Cell<usize>> {
+    let turns = Rc::new(Cell::new(0));
+    let counted = turns.clone();
+    executor::spawn(async move {
+        loop {
+            counted.set(counted.get() + 1);
+            executor::yield_now().await;
+        }
+    });
+    turns
 }

@@ -7,11 +7,11 @@ use crate::client_error::{self, ClientError};
 use crate::clients::{self, ClientInfo, ClientState};
 use crate::config::{Config, UserOverrides};
 use crate::lifecycle::Phase;
+use crate::pool::Pool;
 use crate::stats::Totals;
 use crate::worker::{self, timers, upkeep};
 use crate::worker_state::Worker;
 use sql::Feature;
-use std::future::ready;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ const USERS_PERIOD: Duration = Duration::from_secs(1);
 const CHECKED_PER_SWEEP: usize = 1000;
 /// Pools, and databases, that are checked for their last use in a sweep …
 const POOLS_PER_SWEEP: usize = 20;
-/// … or as many that all have been checked after this number of sweeps, five minutes: they are forgotten after an hour.
+/// … or as many that all have been checked after this number of sweeps, five minutes: by default they are forgotten after an hour.
 const SWEEPS_FOR_ALL_POOLS: usize = 1500;
 /// Periods of the averages for which a worker without work continues to sweep, so that its averages become 0.
 const PERIODS_WITHOUT_WORK: u32 = 2;
@@ -258,8 +258,13 @@ async fn end_period(worker: &Worker, config: &Config) {
         return;
     }
     let parts = worker.workers.ask_all(|worker| {
-        let pools = worker.directory.pools();
-        ready(pools.iter().map(|pool| pool.stats.last_period()).fold(Totals::default(), |a, b| a + b))
+        let worker = worker.clone();
+        async move {
+            let mut sum = Totals::default();
+            let add = |pool: Rc<Pool>| sum = sum + pool.stats.last_period();
+            worker.directory.visit_pools(CHECKED_PER_SWEEP, add).await;
+            sum
+        }
     });
     let last = parts.await.into_iter().fold(Totals::default(), |a, b| a + b);
     let average = last.averaged(config.settings.stats_period);

@@ -405,8 +405,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// The server no longer delivers, and has no subscription unless it has refused UNLISTEN.
-    fn has_left_server(&mut self, session: &ClientSession, is_subscribed: bool) {
+    /// The server no longer delivers. If it is still subscribed, it is closed once the client has done with it.
+    pub(super) fn has_left_server(&mut self, session: &ClientSession, is_subscribed: bool) {
         if let Link::Server(linked) = &self.link
             && is_subscribed
         {

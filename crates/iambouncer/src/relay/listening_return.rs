@@ -136,7 +136,13 @@ impl Exchange {
         has_failed: bool,
     ) -> Result<(), CloseReason> {
         match (&returning.side, has_failed) {
-            (ServerSide::BeforeMark, true) => self.give_up_return(session, returning),
+            (ServerSide::BeforeMark, true) => {
+                if returning.member.deliver_on() {
+                    self.give_up_return(session, returning)
+                } else {
+                    Err(ended(&returning.member))
+                }
+            }
             (ServerSide::BeforeMark, false) => Err(lost("a server has not received its own notification")),
             // Only the UNLISTEN has failed, which a cancel request may hit.
             (_, true) if returning.tries >= MAX_TRIES => Err(lost("a server has refused UNLISTEN")),
@@ -156,20 +162,11 @@ impl Exchange {
         }
     }
 
-    /// The mark was not sent, or has not arrived. The listener goes on delivering.
+    /// The mark was not sent, or has not arrived. The listener goes on delivering; what the server sends is discarded.
     fn give_up_return(&mut self, session: &ClientSession, returning: Returning) -> Result<(), CloseReason> {
         let Returning { member, tries, deadline, .. } = returning;
-        if !member.deliver_on() {
-            return Err(ended(&member));
-        }
         let is_answered = deadline.is_some();
-        session.unpin(super::listening::listen_only());
-        if is_answered {
-            // The server remains subscribed; what it sends is discarded.
-            if let Link::Server(linked) = &self.link {
-                linked.server.info.close_needed.set(true);
-            }
-        }
+        self.has_left_server(session, is_answered);
         if tries < MAX_TRIES && !is_answered {
             return self.begin_return(session, member, tries + 1);
         }

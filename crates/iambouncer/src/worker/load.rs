@@ -37,6 +37,13 @@ struct Turns {
     longest: Duration,
 }
 
+impl Turns {
+    /// The current turn ends at this CPU time.
+    fn end(self, cpu: Duration) -> Self {
+        Self { began: cpu, longest: self.longest.max(cpu.saturating_sub(self.began)) }
+    }
+}
+
 thread_local! {
     /// `None` until they are asked for: each turn reads the CPU time once more.
     static TURNS: Cell<Option<Turns>> = const { Cell::new(None) };
@@ -56,7 +63,7 @@ pub fn observe(observer: impl FnMut(ThreadLoad) + 'static) {
 pub fn take_longest_turn() -> Option<Duration> {
     let cpu = cpu_time();
     let before = TURNS.replace(Some(Turns { began: cpu, longest: Duration::ZERO }))?;
-    Some(before.longest.max(cpu.saturating_sub(before.began)))
+    Some(before.end(cpu).longest)
 }
 
 /// Called before each wait.
@@ -69,10 +76,7 @@ pub(super) fn before_wait() {
 
 #[cold]
 fn end_turn() {
-    let cpu = cpu_time();
-    let end =
-        |turns: Turns| Turns { began: cpu, longest: turns.longest.max(cpu.saturating_sub(turns.began)) };
-    TURNS.set(TURNS.get().map(end));
+    TURNS.set(TURNS.get().map(|turns| turns.end(cpu_time())));
 }
 
 /// Called after each wait.

@@ -85,11 +85,6 @@ impl Membership {
         self.registry.with_member(self.id, |_, unread, _| std::mem::take(unread)).unwrap_or_default()
     }
 
-    /// True if there are messages.
-    pub fn has_messages(&self) -> bool {
-        self.registry.with_member(self.id, |_, unread, _| !unread.is_empty()).unwrap_or_default()
-    }
-
     /// The listener delivers behind this mark, which the client's server sends next. False if it has ended.
     pub fn deliver_behind(&self, mark: &QueueMark) -> bool {
         let is_agreed = self.registry.with_member(self.id, |phase, _, _| {

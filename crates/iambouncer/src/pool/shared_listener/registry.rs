@@ -155,12 +155,12 @@ impl Registry {
 
     /// The channels of a client that joins.
     pub(super) fn name(&self, id: u64, channels: Vec<Arc<[u8]>>) {
-        self.change(|members, wakes| members.name(id, channels, wakes));
-        let waker = match &mut self.lock().connection {
-            ListenerConnection::Open(open) => open.waker.take(),
-            _ => None,
-        };
-        waker.into_iter().for_each(Waker::wake);
+        self.change(|state, wakes| {
+            state.members.name(id, channels, wakes);
+            if let ListenerConnection::Open(open) = &mut state.connection {
+                wakes.extend(open.waker.take());
+            }
+        });
     }
 
     /// Passes a client's phase and messages.
@@ -194,15 +194,15 @@ impl Registry {
     }
 
     pub(super) fn subscribed(&self, channels: &[Arc<[u8]>]) {
-        self.change(|members, wakes| members.subscribed(channels, wakes));
+        self.change(|state, wakes| state.members.subscribed(channels, wakes));
     }
 
     pub(super) fn mark_arrived(&self, payload: &str) {
-        self.change(|members, wakes| members.mark_arrived(payload, wakes));
+        self.change(|state, wakes| state.members.mark_arrived(payload, wakes));
     }
 
     pub(super) fn deliver(&self, channel: &[u8], message: &[u8]) -> usize {
-        self.change(|members, wakes| members.deliver(channel, message, wakes))
+        self.change(|state, wakes| state.members.deliver(channel, message, wakes))
     }
 
     /// True if no client uses the listener; then none can from now on.
@@ -222,20 +222,17 @@ impl Registry {
 
     /// The listener has ended. Clients to which it delivers are disconnected with this reason.
     pub(super) fn end(&self, reason: &Arc<str>) {
-        let mut wakes = Wakes::new();
-        {
+        self.change(|state, wakes| {
             // At once: another listener may be founded as soon as this one has ended.
-            let mut state = self.lock();
             state.connection = ListenerConnection::None;
-            state.members.end(reason, &mut wakes);
-        }
-        wakes.into_iter().for_each(Waker::wake);
+            state.members.end(reason, wakes);
+        });
     }
 
-    /// Changes the members, then wakes tasks.
-    fn change<T>(&self, change: impl FnOnce(&mut Members, &mut Wakes) -> T) -> T {
+    /// Changes the state, then wakes tasks.
+    fn change<T>(&self, change: impl FnOnce(&mut RegistryState, &mut Wakes) -> T) -> T {
         let mut wakes = Wakes::new();
-        let outcome = change(&mut self.lock().members, &mut wakes);
+        let outcome = change(&mut self.lock(), &mut wakes);
         wakes.into_iter().for_each(Waker::wake);
         outcome
     }
