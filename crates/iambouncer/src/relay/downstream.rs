@@ -7,7 +7,9 @@ use super::session::{ClientSession, CloseReason};
 use crate::client_error;
 use crate::server::first_non_notification;
 use std::task::{Context, Poll, ready};
-use wire::scan::Event;
+use wire::limits;
+use wire::scan::{self, Event};
+use wire::tag::backend as from_server;
 
 /// Unsent bytes for a slow client above which nothing more is read from the server.
 pub(super) const MAX_UNSENT_HEAD_BYTES: usize = 1024 * 1024;
@@ -102,7 +104,7 @@ impl Exchange {
                     self.send_local_answers_before_run();
                     self.check_run(session, n)?;
                     if self.answers.is_internal() {
-                        self.down.discard_run(n);
+                        self.discard_internal_rows(n);
                     } else {
                         self.down.forward_run(n);
                     }
@@ -112,6 +114,26 @@ impl Exchange {
             }
         }
         Ok(())
+    }
+
+    /// Discards the rows of an internal query in a run of `n` bytes that the scanner has passed. Notifications among them are
+    /// the client's.
+    #[cold]
+    #[inline(never)]
+    fn discard_internal_rows(&mut self, n: usize) {
+        let mut left = n;
+        while left > 0 {
+            let front = &self.down.front()[..left];
+            let header = scan::header(front, limits::MAX_MESSAGE_BYTES).ok().flatten();
+            // The last message may continue behind the run.
+            let bytes = header.map_or(left, |frame| frame.len.min(left));
+            if header.is_some_and(|frame| frame.tag == from_server::NOTIFICATION_RESPONSE) {
+                self.down.forward_run(bytes);
+            } else {
+                self.down.discard_run(bytes);
+            }
+            left -= bytes;
+        }
     }
 
     /// Rows and COPY data belong to a request. Notifications may come at any time.

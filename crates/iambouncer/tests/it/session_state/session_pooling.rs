@@ -2,6 +2,7 @@
 //! is that of its server, as with a direct connection.
 
 use crate::cancel::cancel;
+use crate::support::answering;
 use crate::support::bouncer::Start;
 use crate::support::raw::{self, Client, tags};
 use crate::support::scripted::{self, First};
@@ -432,4 +433,43 @@ fn with_a_peer_id_the_cancel_key_names_the_peer() {
     wait_until_active(server);
     cancel(bouncer.port, pid, &key);
     assert_eq!(super::code(&client.until_ready()), "57014");
+}
+
+#[test]
+fn a_notification_within_the_answer_of_a_query_of_the_pooler_reaches_the_client() {
+    let port = answering::server(|message| {
+        let is_of_pooler =
+            message.tag == b'Q' && String::from_utf8_lossy(&message.bytes).contains("TimeZone");
+        is_of_pooler.then(|| {
+            let row = scripted::message(b'D', &[0, 0]);
+            let notified = scripted::message(b'A', b"\0\0\0\x01news\0first\0");
+            let long = scripted::message(b'A', &[b"\0\0\0\x01news\0", &[b'x'; 40_000][..], b"\0"].concat());
+            [&row, &notified, &row, &row, &long, &row]
+                .into_iter()
+                .flatten()
+                .copied()
+                .chain(set_answer())
+                .collect()
+        })
+    });
+    let line = format!("app = host=127.0.0.1 port={port}");
+    for mode in ["transaction", "session"] {
+        let start =
+            Start::databases(&line).set("server_tls_sslmode = disable").set(&format!("pool_mode = {mode}"));
+        let bouncer = start.start();
+        let mut client = Client::start(
+            bouncer.port,
+            &[("user", "app"), ("database", "app"), ("TimeZone", "Europe/Berlin")],
+        );
+        client.until_ready();
+        let messages = client.query("SELECT 1");
+        assert_eq!(tags(&messages), "AACZ", "{mode}");
+        assert!(messages[0].bytes.ends_with(b"news\0first\0"), "{mode}");
+        assert_eq!(messages[1].bytes.len(), 40_000 + 15, "{mode}");
+    }
+}
+
+/// The answer to SET.
+fn set_answer() -> Vec<u8> {
+    [scripted::message(b'C', b"SET\0"), scripted::ready(b'I')].concat()
 }
