@@ -301,6 +301,8 @@ fn is_harmless(session: &ClientSession, text: &[u8]) -> bool {
     SessionChanges::of(text).is_none()
         && session.changes_by_calls(text).is_none()
         && !contains_word(text, b"notify")
+        // pg_listening_channels() has those of the server.
+        && !contains_word(text, b"listen")
         && !may_begin_transaction(text)
 }
 

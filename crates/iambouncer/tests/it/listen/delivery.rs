@@ -148,6 +148,20 @@ fn a_client_with_another_encoding_keeps_its_server() {
 }
 
 #[test]
+fn a_client_that_shares_sees_its_own_channels() {
+    let bouncer = with_servers(3, &[]);
+    let mut other = sharing(&bouncer, "seen_by_another");
+    let mut client = sharing(&bouncer, "seen");
+    let sql = "SELECT string_agg(c, ',') FROM pg_listening_channels() AS c";
+    assert_eq!(client.value(sql), "seen");
+    shared(&bouncer);
+    client.send(&[raw::parse("", sql), raw::bind("", "", &[]), raw::execute(), raw::sync()].concat());
+    let messages = client.until_ready();
+    assert_eq!(messages.iter().find(|message| message.tag == b'D').unwrap().row()[0], Some("seen".into()));
+    assert_eq!(other.value(sql), "seen_by_another");
+}
+
+#[test]
 fn the_channel_for_marks_is_not_visible_to_clients() {
     let bouncer = with_servers(3, &[]);
     let (mut one, mut other) = (sharing(&bouncer, "visible"), sharing(&bouncer, "visible"));
