@@ -64,7 +64,7 @@ impl SessionChanges {
                 Ok(None) => break,
                 // PostgreSQL reads a text as a whole before it runs the first statement.
                 Err(Unreadable::Unterminated) => return None,
-                Err(Unreadable::Backslash | Unreadable::Encoding) => {
+                Err(Unreadable::Backslash | Unreadable::Encoding | Unreadable::Body) => {
                     changes.begins.insert(Feature::UnreadableText);
                     break;
                 }

@@ -81,6 +81,8 @@ fn add_set(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
     changes.has_set = true;
     let is_local = tokens.passes("local");
     if !is_local && tokens.passes("session") {
+        // SET SESSION SESSION AUTHORIZATION is possible.
+        tokens.passes("session");
         if tokens.passes("authorization") {
             AUTHORIZATION.iter().for_each(|name| changes.add_setting(name));
             return;
@@ -179,6 +181,7 @@ mod tests {
             ("SET SCHEMA 'a'", &["search_path"]),
             ("SET ROLE a", &["role"]),
             ("SET SESSION AUTHORIZATION a", &["session_authorization", "role"]),
+            ("SET SESSION SESSION AUTHORIZATION a", &["session_authorization", "role"]),
             ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", &CHARACTERISTICS),
             ("SET XML OPTION DOCUMENT", &["xmloption"]),
             ("SET LOCAL work_mem = 1", &[]),

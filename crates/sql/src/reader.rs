@@ -39,12 +39,13 @@ impl<'a> Reader<'a> {
         is_next
     }
 
-    /// A name, possibly with dots, in lower case. Names of settings do not depend on case, even in quotes.
+    /// A name, possibly with dots, in lower case. Names of settings do not depend on case, even in quotes. `None` if it contains a
+    /// quote.
     pub(crate) fn setting_name(&mut self) -> Option<String> {
         let mut name = String::new();
         loop {
             match self.next()? {
-                SqlToken::Word(part) | SqlToken::QuotedName(part) => {
+                SqlToken::Word(part) | SqlToken::QuotedName(part) if !part.contains(&b'"') => {
                     name.push_str(&String::from_utf8_lossy(part).to_ascii_lowercase());
                 }
                 _ => return None,

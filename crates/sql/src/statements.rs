@@ -94,7 +94,9 @@ impl<'a> Statements<'a> {
         let mut progress = StatementProgress::default();
         let mut range: Option<Range<usize>> = None;
         loop {
-            let Some((token, place)) = self.tokens.next_with_place()? else { return Ok(range) };
+            let Some((token, place)) = self.tokens.next_with_place()? else {
+                return if progress.blocks > 0 { Err(Unreadable::Body) } else { Ok(range) };
+            };
             if token == SqlToken::Symbol(b';') && !progress.is_inside() {
                 match range {
                     Some(range) => return Ok(Some(range)),
@@ -136,5 +138,13 @@ mod tests {
         let other = "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1; SELECT 2'";
         assert_eq!(statements(&format!("{other}; BEGIN; END")), [other, "BEGIN", "END"]);
         assert_eq!(statements("BEGIN; CASE; END"), ["BEGIN", "CASE", "END"]);
+    }
+
+    #[test]
+    fn a_body_in_which_begin_is_a_name_hides_no_statement() {
+        let text =
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1 begin; END; SET a.b = 1";
+        let mut statements = Statements::new(text.as_bytes(), LexerSettings::DEFAULT);
+        assert_eq!(statements.next_statement(), Err(Unreadable::Body));
     }
 }

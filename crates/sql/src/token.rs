@@ -49,6 +49,8 @@ pub enum Unreadable {
     Backslash,
     /// Bytes above 0x7f in an encoding in which those below may belong to a character.
     Encoding,
+    /// A body that begins with BEGIN ATOMIC, in which these words may be names, has no END.
+    Body,
 }
 
 /// The tokens of a text, up to its first zero byte.
