@@ -1,15 +1,17 @@
 //! When the functions of a pool's database are compared with its catalog: before a server is used that has logged in, and
-//! before a client gets a server while what is known is old. A pool that is not used sends nothing. Owns that decision; what
-//! is read belongs to [`crate::session_functions`].
+//! before a client gets a server while what is known is old; and the replacement of servers whose role has other settings
+//! since. A pool that is not used sends nothing. Owns these decisions; what is read belongs to [`crate::session_functions`].
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use crate::config::SessionStateFunctions;
-use crate::server::Server;
 use crate::server::functions::{self, UnreadFunctions};
+use crate::server::{Activity, Server, ServerInfo};
 use crate::session_functions::ReadFor;
 use crate::worker::{self, timers};
 use sql::routines::Doubt;
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Longest time for reading the functions of a database.
@@ -50,23 +52,50 @@ impl Pool {
                 // The next login does without this reading.
                 return matches!(error, UnreadFunctions::Refused(_));
             }
-            Ok(None) => known.confirm(),
-            Ok(Some(read)) => known.record(database, read, &read_for),
+            Ok(read) => {
+                known.login_settings().record(read.login_settings, &read_for.target, worker::now());
+                match read.functions {
+                    None => known.confirm(),
+                    Some(functions) => known.record(database, functions, &read_for),
+                }
+            }
         }
         known.checked(worker::now(), read_for, began);
         true
     }
 
     /// Called regularly: from now on, the next client waits for a check, if one is due.
-    pub(super) fn look_at_functions(&self, now: Instant) {
+    pub(super) fn look_at_functions(self: &Rc<Self>, now: Instant) {
         let checks = &self.function_checks;
         if checks.looked_at.get().is_some_and(|at| now.saturating_duration_since(at) < LOOK_INTERVAL) {
             return;
         }
         checks.looked_at.set(Some(now));
-        checks
-            .is_due
-            .set(self.follows() && self.database.functions.is_check_due(now, &self.functions_read_for()));
+        let follows = self.follows();
+        checks.is_due.set(follows && self.database.functions.is_check_due(now, &self.functions_read_for()));
+        if follows {
+            self.replace_one_with_old_settings();
+        }
+    }
+
+    /// A session begins with the settings that its role and database have at its login. Once they have changed, one server
+    /// that has logged in before is closed, when it is free, and replaced.
+    fn replace_one_with_old_settings(self: &Rc<Self>) {
+        let Some(changed_at) = self.database.functions.login_settings().changed_at() else { return };
+        let servers = self.table.list();
+        let is_old = |info: &&Rc<ServerInfo>| {
+            info.facts.logged_in_at < changed_at
+                && !info.close_needed.get()
+                // A client that keeps its server has these settings on a direct connection, too.
+                && !info.is_kept.get()
+                && !matches!(info.activity.get(), Activity::Closing | Activity::Listening)
+        };
+        let Some(info) = servers.iter().find(is_old) else { return };
+        info.close_needed.set(true);
+        if let Some(server) = self.idle.take(info.facts.id) {
+            self.close(server, ServerCloseReason::Changed);
+            self.replace(info);
+        }
     }
 
     /// A server is about to be used for comparing the functions, if that was due.

@@ -40,8 +40,8 @@ pub(super) enum SchemaChange {
     None,
     /// Something: prepared statements may be outdated.
     Any,
-    /// Also functions, or what calls them.
-    Functions,
+    /// Also functions, what calls them, or the settings with which sessions begin: what is known of the catalog.
+    Catalog,
 }
 
 impl SchemaChange {
@@ -67,8 +67,8 @@ impl SchemaChange {
             b"EXTENSION",
             b"SCHEMA",
         ];
-        let alters_table = tag == b"ALTER TABLE";
-        if calls.contains(&object) || alters_table { Self::Functions } else { Self::Any }
+        let alters = [&b"ALTER TABLE"[..], b"ALTER ROLE", b"ALTER DATABASE"].contains(&tag);
+        if calls.contains(&object) || alters { Self::Catalog } else { Self::Any }
     }
 }
 

@@ -116,7 +116,7 @@ impl Exchange {
             if changed != SchemaChange::None {
                 session.pool.schema_changed();
             }
-            if changed == SchemaChange::Functions && self.rules.reads_statements {
+            if changed == SchemaChange::Catalog && self.rules.reads_statements {
                 session.pool.database.functions.note_change();
             }
         } else {

@@ -33,8 +33,16 @@ pub enum UnreadFunctions {
     Lost,
 }
 
-/// Reads the functions of a server's database; `None` if they are those of the fingerprint `known`. The sources are judged
-/// on a thread of the control runtime.
+/// What was found in the catalog of a server's database.
+pub struct CatalogRead {
+    /// Changes with the settings with which a session begins.
+    pub login_settings: String,
+    /// `None` if the functions are those of the fingerprint that is known.
+    pub functions: Option<FunctionsRead>,
+}
+
+/// Reads the catalog of a server's database. The functions are not read again if they are those of the fingerprint `known`. The
+/// sources are judged on a thread of the control runtime.
 ///
 /// # Errors
 /// The server refuses a query, or sends what was not asked for; the connection fails.
@@ -43,18 +51,21 @@ pub async fn read(
     server: &mut Server,
     doubt: Doubt,
     known: Option<&str>,
-) -> Result<Option<FunctionsRead>, UnreadFunctions> {
+) -> Result<CatalogRead, UnreadFunctions> {
     let mut reader = CatalogReader { context, server, doubt, catalog: Catalog::default() };
     let mut rows = reader.ask(&queries::fingerprint()).await?;
-    let (fingerprint, version) = match rows.pop().as_deref() {
-        Some([Some(fingerprint), Some(version)]) => (fingerprint.clone(), version.parse().unwrap_or(0)),
+    let (fingerprint, version, login_settings) = match rows.pop().as_deref() {
+        Some([Some(fingerprint), Some(version), Some(settings)]) => {
+            (fingerprint.clone(), version.parse().unwrap_or(0), settings.clone())
+        }
         _ => return Err(malformed()),
     };
     if known == Some(&*fingerprint) {
-        return Ok(None);
+        return Ok(CatalogRead { login_settings, functions: None });
     }
     reader.read_catalog(version >= PARSED_BODIES_SINCE).await?;
-    Ok(Some(FunctionsRead { fingerprint, catalog: reader.catalog }))
+    let functions = Some(FunctionsRead { fingerprint, catalog: reader.catalog });
+    Ok(CatalogRead { login_settings, functions })
 }
 
 struct CatalogReader<'a> {

@@ -2,9 +2,11 @@
 //! each database at all workers, and when it is due to be read again; sends no query.
 
 mod catalog;
+mod login_settings;
 pub mod queries;
 
 pub use catalog::{Catalog, SessionFunction};
+use login_settings::LoginSettings;
 pub use sql::names::NameUse;
 
 use crate::config::SessionStateFunctions;
@@ -51,6 +53,7 @@ struct SharedFunctions {
     changes: AtomicU32,
     /// … and how often they had when the functions were last compared with the catalog.
     compared: AtomicU32,
+    login_settings: LoginSettings,
     state: Mutex<ReadState>,
 }
 
@@ -79,6 +82,7 @@ impl Default for SharedFunctions {
             version: AtomicU64::new(0),
             changes: AtomicU32::new(0),
             compared: AtomicU32::new(0),
+            login_settings: LoginSettings::default(),
             state: Mutex::new(ReadState {
                 functions: Arc::new(Functions::Unknown),
                 report: Arc::default(),
@@ -228,7 +232,12 @@ impl DatabaseFunctions {
         }
     }
 
-    /// A client has changed functions, or what calls them.
+    /// The settings with which sessions of the database begin.
+    pub fn login_settings(&self) -> &LoginSettings {
+        &self.shared.login_settings
+    }
+
+    /// A client has changed functions, what calls them, or settings of roles or databases.
     pub fn note_change(&self) {
         self.shared.changes.fetch_add(1, Ordering::AcqRel);
     }

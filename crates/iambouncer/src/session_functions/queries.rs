@@ -47,7 +47,13 @@ const STATEFUL_EXTENSIONS: [(&str, &str, &str); 8] = [
     ("postgres_fdw", "%", "postgres_fdw_disconnect%"),
 ];
 
-/// A text that changes when a function, or what calls one without its name, changes. Temporary objects do not count.
+/// A text that changes when the settings change with which a session of the database begins: `ALTER ROLE … SET`, `ALTER
+/// DATABASE … SET`.
+const LOGIN_SETTINGS: &str = "(SELECT concat(count(*), '/', sum(xmin::text::bigint)) FROM pg_db_role_setting \
+    WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())))";
+
+/// A text that changes when a function, or what calls one without its name, changes; the version of the server; and a text
+/// that changes with the settings of roles and of the database. Temporary objects do not count.
 pub fn fingerprint() -> String {
     let mut sql = format!(
         "{PROLOGUE}WITH kept AS MATERIALIZED (SELECT oid, relname FROM pg_class \
@@ -73,7 +79,8 @@ pub fn fingerprint() -> String {
     for table in ["pg_event_trigger", "pg_extension"] {
         let _ = write!(sql, ", (SELECT concat(count(*), '/', sum(xmin::text::bigint)) FROM {table})");
     }
-    sql.push_str("), current_setting('server_version_num')");
+    sql.push_str("), current_setting('server_version_num'), ");
+    sql.push_str(LOGIN_SETTINGS);
     sql
 }
 

@@ -1,8 +1,9 @@
 //! The console and the listener: RECONNECT, PAUSE, KILL, RELOAD, and what is shown.
 
-use super::{code, direct, drained, payload, run, sharing, with_servers};
+use super::{code, direct, drained, payload, run, shared, sharing, with_servers};
 use crate::support::eventually;
 use crate::support::http::scrape;
+use crate::support::raw::Client;
 
 #[test]
 fn the_listener_is_a_server_on_the_console_and_in_metrics() {
@@ -79,6 +80,38 @@ fn a_reload_that_turns_it_off_or_changes_the_pool_mode_loses_nothing() {
     run(&mut one, &["UNLISTEN *"]);
     run(&mut sender, &["NOTIFY reloaded, 'x'"]);
     assert_eq!(payload(&mut other), "x");
+}
+
+#[test]
+fn the_pool_mode_may_change_while_clients_begin_or_end_to_share() {
+    let bouncer = with_servers(4, &[]);
+    let mut sender = direct();
+    for round in 0..12 {
+        let mut clients: Vec<Client> = (0..3).map(|_| bouncer.client()).collect();
+        for client in &mut clients {
+            run(client, &["LISTEN modes"]);
+        }
+        if round % 3 == 0 {
+            shared(&bouncer);
+            // These are about to leave the listener.
+            clients.iter_mut().for_each(|client| client.send_query("BEGIN; COMMIT"));
+        } else if round % 3 == 1 {
+            // Another client waits, so these begin to share.
+            let mut wanted: Vec<Client> = (0..2).map(|_| bouncer.client()).collect();
+            wanted.iter_mut().for_each(|client| client.send_query("SELECT 1"));
+        }
+        for (mode, number) in [("session", 0), ("transaction", 1)] {
+            run(&mut bouncer.console(), &[&format!("SET pool_mode = {mode}")]);
+            if round % 3 == 0 && number == 0 {
+                clients.iter_mut().for_each(|client| assert_eq!(code(&client.until_ready()), "", "{round}"));
+            }
+            run(&mut sender, &[&format!("NOTIFY modes, '{round} {number}'")]);
+            for client in &mut clients {
+                assert_eq!(payload(client), format!("{round} {number}"), "{mode}");
+                assert_eq!(client.value("SELECT 1"), "1", "{mode}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -259,6 +259,27 @@ fn clients_over_tls_and_of_protocol_3_2_share_too() {
 }
 
 #[test]
+fn a_client_that_moves_with_its_server_keeps_its_channels() {
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
+    let start = Start::databases(&databases).set("session_state = follow").set("default_pool_size = 3");
+    let bouncer = start.set("workers = 1-3").env("TEST_MOVE_CLIENTS", "1").start();
+    let mut sender = direct();
+    let mut client = sharing(&bouncer, "kept_moving");
+    for number in 0..10 {
+        // It leaves the listener, and keeps its server for another reason.
+        run(&mut client, &["CREATE TEMP TABLE moving (a int)", "SELECT 1"]);
+        run(&mut sender, &[&format!("NOTIFY kept_moving, '{number}'")]);
+        assert_eq!(payload(&mut client), number.to_string());
+        run(&mut client, &["SELECT 1 FROM moving", "DROP TABLE moving"]);
+        if number % 2 == 0 {
+            shared(&bouncer);
+        }
+        run(&mut sender, &[&format!("NOTIFY kept_moving, '{number} again'")]);
+        assert_eq!(payload(&mut client), format!("{number} again"));
+    }
+}
+
+#[test]
 fn clients_that_move_between_workers_take_their_channels_along() {
     let databases = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
     let start = Start::databases(&databases).set("session_state = follow").set("default_pool_size = 3");

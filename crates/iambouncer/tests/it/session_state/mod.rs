@@ -3,6 +3,7 @@
 
 mod differential;
 mod functions;
+mod login_settings;
 mod pins;
 mod refused_pins;
 mod resets;
