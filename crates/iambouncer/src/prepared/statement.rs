@@ -26,6 +26,8 @@ pub struct Text {
     pub effect: Effect,
     /// What it may change in its session.
     pub changes: Option<Box<SessionChanges>>,
+    /// The statement that it executes by its name on servers: EXECUTE, EXPLAIN EXECUTE.
+    pub executed: Option<Arc<Self>>,
 }
 
 /// A worker's handle of a statement: cheap to share there, without touching memory that other workers modify.
@@ -81,15 +83,21 @@ struct Texts {
 
 static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
 
-/// The text with this body, created if necessary.
-fn text(body: &[u8]) -> Arc<Text> {
+/// The text with this body, created if necessary. If it executes another one, the body has that one's name on servers.
+fn text(body: &[u8], executed: Option<&Arc<Text>>) -> Arc<Text> {
     let texts = || TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(existing) = texts().table.get(body) {
         return existing.0.clone();
     }
     // Without the lock, since a text may be long.
-    let changes = SessionChanges::of(body);
-    let effect = Effect::of(body);
+    let mut changes = SessionChanges::of(body);
+    let mut effect = Effect::of(body);
+    if let Some(executed) = executed {
+        if let Some(more) = &executed.changes {
+            changes.get_or_insert_default().add(more);
+        }
+        effect = executed.effect;
+    }
     let mut texts = texts();
     if let Some(existing) = texts.table.get(body) {
         return existing.0.clone();
@@ -99,7 +107,8 @@ fn text(body: &[u8]) -> Arc<Text> {
     }
     texts.last_id += 1;
     let id = texts.last_id;
-    let text = Arc::new(Text { id, name: server_name(id), body: body.into(), effect, changes });
+    let executed = executed.cloned();
+    let text = Arc::new(Text { id, name: server_name(id), body: body.into(), effect, changes, executed });
     texts.table.insert(ByBody(text.clone()));
     text
 }
@@ -115,7 +124,12 @@ pub struct Interner(InternTable<Statement>);
 impl Interner {
     /// The statement with this body, created if necessary.
     pub fn intern(&self, body: &[u8]) -> Rc<Statement> {
-        self.0.get_or_add(body, || Statement::new(text(body)))
+        self.0.get_or_add(body, || Statement::new(text(body, None)))
+    }
+
+    /// The same for a body that executes another statement by its name on servers.
+    pub fn intern_executing(&self, body: &[u8], executed: &Statement) -> Rc<Statement> {
+        self.0.get_or_add(body, || Statement::new(text(body, Some(&executed.text))))
     }
 
     /// A statement that is not shared and whose text is not kept: it exists only on one server.
@@ -130,6 +144,7 @@ impl Interner {
             body: Box::default(),
             effect,
             changes,
+            executed: None,
         })))
     }
 

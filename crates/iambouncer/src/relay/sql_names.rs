@@ -1,7 +1,8 @@
-//! Statements of the protocol that a simple query names: `DEALLOCATE name` and `EXECUTE name`. In PostgreSQL both have the same
+//! Statements of the protocol that SQL names: `DEALLOCATE name` and `EXECUTE name`. In PostgreSQL both have the same
 //! names; on a server, those of clients are others. Owns the answer to the first and the new text of the second.
 //!
-//! Several statements in one message, and batches of the extended protocol, are left to the server.
+//! Several statements in one message, and batches of the extended protocol, are left to the server, except for a named statement
+//! that executes another one.
 
 use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
@@ -9,15 +10,18 @@ use super::link::Link;
 use super::session::ClientSession;
 use super::session_state::StatementMessage;
 use crate::answers::{Answer, ExpectedAnswer, LocalAnswer};
+use crate::prepared::statement::Text;
 use crate::prepared::{ServerUnnamed, Statement};
+use sql::changes::MAX_TEXT_BYTES;
 use sql::{PreparedName, PreparedUse, prepared_name};
 use std::rc::Rc;
+use std::sync::Arc;
 use wire::backend::TxStatus;
 use wire::limits::HEADER_BYTES;
 use wire::scan::Frame;
 use wire::{encode, rewrite, tag};
 
-/// Longest text that is examined, in bytes.
+/// Longest simple query that is examined, in bytes.
 const MAX_EXAMINED_BYTES: usize = 64 * 1024;
 
 impl Exchange {
@@ -62,6 +66,40 @@ impl Exchange {
             PreparedUse::Execute => self.execute_named(session, frame, named, &statement)?,
         }
         Ok(true)
+    }
+
+    /// The statement for a Parse with this body. If it executes another one of the client, its text has that one's name on
+    /// servers. `None` while answers decide what the name means.
+    pub(super) fn statement_of_parse(&self, session: &ClientSession, body: &[u8]) -> Option<Rc<Statement>> {
+        let statements = &session.pool.context.statements;
+        if session.names.is_empty() || body.len() > MAX_TEXT_BYTES {
+            return Some(statements.intern(body));
+        }
+        let named = prepared_name(body).filter(|named| named.name_use == PreparedUse::Execute);
+        let Some(named) = named else { return Some(statements.intern(body)) };
+        if self.answers.is_name_unsettled(&named.name) {
+            return None;
+        }
+        let executed = session.names.get(&named.name).filter(|statement| !statement.is_private());
+        let Some(executed) = executed else { return Some(statements.intern(body)) };
+        let body = [&body[..named.place.start], &executed.name, &body[named.place.end..]].concat();
+        Some(statements.intern_executing(&body, executed))
+    }
+
+    /// Makes sure that the server has the statement that another one executes, before a message names that one. False if its
+    /// answer has to be awaited first.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn ensure_executed(&mut self, session: &mut ClientSession, executed: &Arc<Text>) -> bool {
+        let executed = session.pool.context.statements.adopt(executed);
+        if self.must_await(&executed) {
+            return false;
+        }
+        if self.rules.follows && session.pool.database.functions.may_change() {
+            self.record_cached_calls(session, &executed.body, &executed.calls);
+        }
+        self.ensure_prepared(session, &executed);
+        true
     }
 
     /// Only the client drops the statement: the server keeps it for other clients.

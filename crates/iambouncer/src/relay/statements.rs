@@ -67,11 +67,18 @@ impl Exchange {
         if self.answers.is_name_unsettled(parse.name) {
             return Err(self.await_answer());
         }
-        let statement = session.pool.context.statements.intern(parse.body);
+        let Some(statement) = self.statement_of_parse(session, parse.body) else {
+            return Err(self.await_answer());
+        };
+        let name: Box<[u8]> = parse.name.into();
         if self.must_await(&statement) {
             return Err(self.await_answer());
         }
-        let name: Box<[u8]> = parse.name.into();
+        if let Some(executed) = &statement.executed
+            && !self.ensure_executed(session, executed)
+        {
+            return Err(self.await_answer());
+        }
         if let Some(changes) = &statement.changes {
             self.discard_foreign_sequences(session, changes);
         }
@@ -155,6 +162,11 @@ impl Exchange {
             if self.refuses_changed_result(session, frame, (&name, &statement), (known, copy))? {
                 return Ok(());
             }
+        }
+        if let Some(executed) = &statement.executed
+            && !self.ensure_executed(session, executed)
+        {
+            return Err(self.await_answer());
         }
         self.undescribed = if agrees && is_known || portal_len > 0 { 0 } else { statement.id };
         if self.rules.refuses_pins {
@@ -250,6 +262,11 @@ impl Exchange {
             return Err(self.await_answer());
         }
         let name: Box<[u8]> = named.name.into();
+        if let Some(executed) = &statement.executed
+            && !self.ensure_executed(session, executed)
+        {
+            return Err(self.await_answer());
+        }
         self.discard_message(frame)?;
         session.names.forget_description(&name);
         self.start_clock(session);

@@ -130,3 +130,63 @@ fn a_statement_that_would_keep_its_server_is_refused_under_its_name_too() {
     assert_eq!(a.value("EXECUTE \"Mine\" (1)"), "2");
     assert!(bouncer.show("PINS", "reasons").is_empty());
 }
+
+#[test]
+fn a_prepared_statement_that_executes_another_one_runs_on_every_server() {
+    for state in ["session_state = pgbouncer", "session_state = follow"] {
+        let (bouncer, mut client) = setup(&[state]);
+        // As sqlx does for the nullability of columns.
+        let texts = ["EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE \"Mine\"(NULL)", "EXECUTE \"Mine\" (4)"];
+        for (name, sql) in ["explain", "run"].into_iter().zip(texts) {
+            client.send(&[raw::parse(name, sql), raw::describe_statement(name), raw::sync()].concat());
+            assert_eq!(tags(&client.until_ready()), "1tTZ", "{state} {sql}");
+        }
+        let (mut pids, mut blocking) = (std::collections::BTreeSet::new(), bouncer.client());
+        for _ in 0..6 {
+            // One of the two servers.
+            blocking.query("BEGIN");
+            client.send(&[raw::bind("", "explain", &[]), raw::execute(), raw::sync()].concat());
+            assert_eq!(tags(&client.until_ready()), "2DCZ", "{state}");
+            client.send(&[raw::bind("", "run", &[]), raw::execute(), raw::sync()].concat());
+            let messages = client.until_ready();
+            assert_eq!(
+                messages.iter().find(|message| message.tag == b'D').unwrap().row()[0],
+                Some("5".into())
+            );
+            client.send(&[raw::describe_statement("run"), raw::sync()].concat());
+            assert_eq!(tags(&client.until_ready()), "tTZ", "{state}");
+            pids.insert(client.value("SELECT pg_backend_pid()"));
+            blocking.query("COMMIT");
+        }
+        assert_eq!(pids.len(), 2, "{state}");
+        // The name is another client's own.
+        let mut other = bouncer.client();
+        other.send(
+            &[
+                raw::parse("run", "EXECUTE \"Mine\" (4)"),
+                raw::bind("", "run", &[]),
+                raw::execute(),
+                raw::sync(),
+            ]
+            .concat(),
+        );
+        assert_eq!(code(&other.until_ready()), "26000", "{state}");
+        assert!(bouncer.show("PINS", "reasons").is_empty());
+    }
+}
+
+#[test]
+fn what_an_executed_statement_changes_follows_its_client() {
+    let (bouncer, mut client) = setup(&["session_state = follow"]);
+    client.send(&[raw::parse("set", "SELECT set_config('app.tenant', $1, false)"), raw::sync()].concat());
+    client.until_ready();
+    client.send(
+        &[raw::parse("run", "EXECUTE set('mine')"), raw::bind("", "run", &[]), raw::execute(), raw::sync()]
+            .concat(),
+    );
+    assert_eq!(code(&client.until_ready()), "");
+    for _ in 0..4 {
+        assert_eq!(client.value("SELECT current_setting('app.tenant', true)"), "mine");
+        assert_eq!(bouncer.client().value("SELECT coalesce(current_setting('app.tenant', true), '')"), "");
+    }
+}
