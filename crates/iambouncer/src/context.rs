@@ -291,7 +291,11 @@ impl Context {
 
     /// Activates another configuration.
     pub fn replace(&self, loaded: ConfigFiles) {
-        *self.loaded.borrow_mut() = Rc::new(loaded);
+        let before = self.loaded.replace(Rc::new(loaded));
+        let large = (before.config.clone(), before.users.clone());
+        drop(before);
+        // To free thousands of lines takes longer than clients should wait.
+        self.process.control.spawn_blocking(move || drop(large));
         self.forms.take();
         let loaded = self.loaded();
         let config = &loaded.config;
