@@ -220,20 +220,6 @@ impl Pool {
         Acquired::Wait(waiter)
     }
 
-    /// The server that the client with this id has had last, if it is idle and no other client has had it since.
-    pub fn take_last_of(self: &Rc<Self>, client_id: u64) -> Option<Lease> {
-        let mut server = self.idle.take_last_of(client_id)?;
-        if self.checks.is_due(&server) {
-            self.idle.push(server);
-            return None;
-        }
-        if !server.is_fit(&self.context.parameters) {
-            self.close(server, ServerCloseReason::Died);
-            return None;
-        }
-        Some(Lease::new(self, server))
-    }
-
     /// The most recently used idle server that is usable; unusable ones are closed.
     pub(super) fn take_idle(&self) -> Option<Box<Server>> {
         loop {

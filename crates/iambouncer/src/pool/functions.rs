@@ -53,7 +53,9 @@ impl Pool {
                 return matches!(error, UnreadFunctions::Refused(_));
             }
             Ok(read) => {
-                known.login_settings().record(read.login_settings, &read_for.target, worker::now());
+                // A line may have several hosts with different catalogs.
+                let target = format!("{}/{}", server.info.facts.route.endpoint, read_for.target);
+                known.login_settings().record(read.login_settings, &target, worker::now());
                 match read.functions {
                     None => known.confirm(),
                     Some(functions) => known.record(database, functions, &read_for),
@@ -82,6 +84,10 @@ impl Pool {
     /// that has logged in before is closed, when it is free, and replaced.
     fn replace_one_with_old_settings(self: &Rc<Self>) {
         let Some(changed_at) = self.database.functions.login_settings().changed_at() else { return };
+        // As long as logins fail, the old ones are better than none.
+        if self.is_backing_off() || self.logins.under_way() > 0 {
+            return;
+        }
         let servers = self.table.list();
         let is_old = |info: &&Rc<ServerInfo>| {
             info.facts.logged_in_at < changed_at

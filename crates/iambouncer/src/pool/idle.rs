@@ -58,14 +58,6 @@ impl IdleServers {
         })
     }
 
-    /// Takes the server that this client has had last, if no other client has had it since.
-    pub(super) fn take_last_of(&self, client_id: u64) -> Option<Box<Server>> {
-        self.change(|servers| {
-            let last = servers.iter().rposition(|server| server.last_client == client_id)?;
-            servers.remove(last)
-        })
-    }
-
     /// Since when the first of them has been idle.
     pub(super) fn oldest_since(&self) -> Option<Instant> {
         self.servers.borrow().front().map(|server| server.info.touched_at.get())

@@ -289,7 +289,7 @@ fn binds_harmless(session: &ClientSession, message: &[u8], parsed: ParsedInBatch
         return parsed.unnamed || body.flatten().is_some_and(|body| is_harmless(session, body));
     }
     match session.names.get(head.statement) {
-        Some(statement) => is_harmless(session, &statement.body),
+        Some(statement) => statement.executed.is_none() && is_harmless(session, &statement.body),
         None => parsed.named,
     }
 }
@@ -302,7 +302,7 @@ fn is_harmless(session: &ClientSession, text: &[u8]) -> bool {
         && session.changes_by_calls(text).is_none()
         && !contains_word(text, b"notify")
         // pg_listening_channels() has those of the server.
-        && !contains_word(text, b"listen")
+        && !contains_word(text, b"pg_listening_channels")
         && !may_begin_transaction(text)
 }
 

@@ -283,40 +283,20 @@ impl Exchange {
         }
     }
 
-    /// Called before a statement is sent that asks for the last value of a sequence. It runs on the server that the client
-    /// has used last, if no other client has used that since; otherwise the values that another client has left are
-    /// discarded.
+    /// Called before a statement is sent that asks for the last value of a sequence. The values that another client has
+    /// left on the server are discarded.
     pub(super) fn discard_foreign_sequences(&mut self, session: &ClientSession, changes: &SessionChanges) {
         if !self.rules.follows || !changes.begins.contains(Feature::SequenceValue) {
             return;
         }
         let is_first = self.answers.owes_only_internal() && !self.answers.is_batch_open();
-        let Link::Server(linked) = &self.link else { return };
+        let Link::Server(linked) = &mut self.link else { return };
         let has_used_it = linked.server.last_client == session.info.id;
-        if has_used_it || !is_first || linked.status != TxStatus::Idle || self.changes_to_last_server(session)
-        {
+        if has_used_it || !is_first || linked.status != TxStatus::Idle {
             return;
         }
-        let Link::Server(linked) = &mut self.link else { return };
         linked.server.last_client = session.info.id;
         self.send_internal_query("DISCARD SEQUENCES", StateChange::None);
-    }
-
-    /// Exchanges a server to which nothing has been sent for the one that the client has used last. False if that is not
-    /// possible.
-    fn changes_to_last_server(&mut self, session: &ClientSession) -> bool {
-        let is_untouched = self.answers.is_empty() && !self.up.has_sendable() && self.listening.is_none();
-        let is_plain = matches!(&self.link, Link::Server(linked) if linked.unread.is_none());
-        if !is_untouched || !is_plain || session.may_be_pinned() {
-            return false;
-        }
-        let Some(last) = session.pool.take_last_of(session.info.id) else { return false };
-        session.record_unlinked();
-        if let Link::Server(other) = std::mem::replace(&mut self.link, Link::None) {
-            other.server.release();
-        }
-        self.attach(session, last);
-        true
     }
 
     /// A call of a function by its number. True if it may change anything.

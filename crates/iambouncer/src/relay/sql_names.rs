@@ -6,6 +6,7 @@
 
 use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
+use super::internal_names;
 use super::link::Link;
 use super::session::ClientSession;
 use super::session_state::StatementMessage;
@@ -72,33 +73,79 @@ impl Exchange {
     /// servers. `None` while answers decide what the name means.
     pub(super) fn statement_of_parse(&self, session: &ClientSession, body: &[u8]) -> Option<Rc<Statement>> {
         let statements = &session.pool.context.statements;
-        if session.names.is_empty() || body.len() > MAX_TEXT_BYTES {
+        let is_examined = body.len() <= MAX_TEXT_BYTES;
+        let named = if is_examined { prepared_name(body) } else { None };
+        let Some(named) = named.filter(|named| named.name_use == PreparedUse::Execute) else {
             return Some(statements.intern(body));
-        }
-        let named = prepared_name(body).filter(|named| named.name_use == PreparedUse::Execute);
-        let Some(named) = named else { return Some(statements.intern(body)) };
+        };
         if self.answers.is_name_unsettled(&named.name) {
             return None;
         }
-        let executed = session.names.get(&named.name).filter(|statement| !statement.is_private());
-        let Some(executed) = executed else { return Some(statements.intern(body)) };
-        let body = [&body[..named.place.start], &executed.name, &body[named.place.end..]].concat();
-        Some(statements.intern_executing(&body, executed))
+        let with_name = |name: &[u8]| [&body[..named.place.start], name, &body[named.place.end..]].concat();
+        // It executes none itself, so nothing holds a chain of texts; each server has room for both.
+        let is_possible = |statement: &&Rc<Statement>| {
+            !statement.is_private() && statement.executed.is_none() && self.rules.max_prepared > 1
+        };
+        match session.names.get(&named.name).filter(is_possible) {
+            Some(executed) => Some(statements.intern_executing(&with_name(&executed.name), executed)),
+            // A client's own text is never that of such a statement.
+            None => Some(match internal_names::escaped(&named.name) {
+                Some(escaped) => statements.intern(&with_name(&escaped)),
+                None => statements.intern(body),
+            }),
+        }
     }
 
-    /// Makes sure that the server has the statement that another one executes, before a message names that one. False if its
-    /// answer has to be awaited first.
+    /// Makes sure that the server has the statement that another one executes, before anything depends on whether the server has
+    /// that one: its result is described when it is parsed. False if an answer has to be awaited first.
+    pub(super) fn has_executed(&mut self, session: &mut ClientSession, statement: &Statement) -> bool {
+        match &statement.executed {
+            None => true,
+            Some(executed) => self.ensure_executed(session, statement, executed),
+        }
+    }
+
+    /// True if the server has the statement that this one executes, or if it executes none.
+    #[inline]
+    pub(super) fn is_executed_current(&self, session: &ClientSession, statement: &Statement) -> bool {
+        let Some(executed) = &statement.executed else { return true };
+        let Link::Server(linked) = &self.link else { return true };
+        linked.server.prepared.version(executed.id) == Some(session.pool.schema_version())
+    }
+
+    /// A Bind of a statement for which that is not so.
     #[cold]
     #[inline(never)]
-    pub(super) fn ensure_executed(&mut self, session: &mut ClientSession, executed: &Arc<Text>) -> bool {
+    pub(super) fn bind_behind_executed(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+        statement: &Statement,
+    ) -> Consumed {
+        if !self.has_executed(session, statement) || !self.is_executed_current(session, statement) {
+            return Err(self.await_answer());
+        }
+        self.on_bind(session, frame)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ensure_executed(
+        &mut self,
+        session: &mut ClientSession,
+        statement: &Statement,
+        executed: &Arc<Text>,
+    ) -> bool {
         let executed = session.pool.context.statements.adopt(executed);
         if self.must_await(&executed) {
             return false;
         }
-        if self.rules.follows && session.pool.database.functions.may_change() {
-            self.record_cached_calls(session, &executed.body, &executed.calls);
+        if let Some(changes) = &statement.changes {
+            self.discard_foreign_sequences(session, changes);
         }
-        self.ensure_prepared(session, &executed);
+        if !self.has_current(session, &executed) {
+            self.prepare(session, &executed);
+        }
         true
     }
 

@@ -71,12 +71,7 @@ impl Exchange {
             return Err(self.await_answer());
         };
         let name: Box<[u8]> = parse.name.into();
-        if self.must_await(&statement) {
-            return Err(self.await_answer());
-        }
-        if let Some(executed) = &statement.executed
-            && !self.ensure_executed(session, executed)
-        {
+        if !self.has_executed(session, &statement) || self.must_await(&statement) {
             return Err(self.await_answer());
         }
         if let Some(changes) = &statement.changes {
@@ -147,7 +142,13 @@ impl Exchange {
             return self.on_unknown_bind(session, frame);
         };
         let (statement, known) = (named.statement.clone(), named.description);
-        if self.answers.is_name_unsettled(head.statement) || self.must_await(&statement) {
+        if self.answers.is_name_unsettled(head.statement) {
+            return Err(self.await_answer());
+        }
+        if !self.is_executed_current(session, &statement) {
+            return self.bind_behind_executed(session, frame, &statement);
+        }
+        if self.must_await(&statement) {
             return Err(self.await_answer());
         }
         if self.must_send_first() {
@@ -163,15 +164,14 @@ impl Exchange {
                 return Ok(());
             }
         }
-        if let Some(executed) = &statement.executed
-            && !self.ensure_executed(session, executed)
-        {
-            return Err(self.await_answer());
-        }
+        let executed = statement.executed.as_ref().map(|text| session.pool.context.statements.adopt(text));
         self.undescribed = if agrees && is_known || portal_len > 0 { 0 } else { statement.id };
         if self.rules.refuses_pins {
-            let pins =
+            let mut pins =
                 session.pins_of_prepared(&statement.body, statement.changes.as_deref(), &statement.calls);
+            if let Some(executed) = &executed {
+                pins.add(session.pins_of_prepared(&executed.body, None, &executed.calls));
+            }
             if !pins.is_empty() {
                 return self.refuse_pin(session, frame, ExpectedAnswer::Bind(0), pins, &statement.body);
             }
@@ -181,6 +181,9 @@ impl Exchange {
         }
         if self.rules.follows && session.pool.database.functions.may_change() {
             self.record_cached_calls(session, &statement.body, &statement.calls);
+            if let Some(executed) = &executed {
+                self.record_cached_calls(session, &executed.body, &executed.calls);
+            }
         }
         self.record_portal(session, portal_len == 0, statement.effect);
         session.pool.stats.count(|t| t.binds += 1);
@@ -188,7 +191,7 @@ impl Exchange {
         let begins = self.begins_batch();
         if copy.is_none() {
             self.prepare(session, &statement);
-        } else if begins {
+        } else if begins && statement.executed.is_none() {
             let may_change_result = !is_known || self.is_described_next(frame);
             self.retry.begin(self.up.sendable_bytes(), may_change_result);
         }
@@ -258,20 +261,18 @@ impl Exchange {
             let escaped = internal_names::escaped(named.name);
             return self.on_unknown_describe(session, frame, escaped);
         };
-        if self.answers.is_name_unsettled(named.name) || self.must_await(&statement) {
+        if self.answers.is_name_unsettled(named.name) {
             return Err(self.await_answer());
         }
         let name: Box<[u8]> = named.name.into();
-        if let Some(executed) = &statement.executed
-            && !self.ensure_executed(session, executed)
-        {
+        if !self.has_executed(session, &statement) || self.must_await(&statement) {
             return Err(self.await_answer());
         }
         self.discard_message(frame)?;
         session.names.forget_description(&name);
         self.start_clock(session);
         let begins = self.begins_batch();
-        if self.ensure_prepared(session, &statement) && begins {
+        if self.ensure_prepared(session, &statement) && begins && statement.executed.is_none() {
             self.retry.begin(self.up.sendable_bytes(), true);
         }
         rewrite::describe_statement(self.up.insert(), &statement.name);

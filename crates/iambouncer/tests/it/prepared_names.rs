@@ -190,3 +190,55 @@ fn what_an_executed_statement_changes_follows_its_client() {
         assert_eq!(bouncer.client().value("SELECT coalesce(current_setting('app.tenant', true), '')"), "");
     }
 }
+
+#[test]
+fn a_server_without_the_executed_statement_describes_the_result_of_the_executing_one() {
+    let (bouncer, mut client) = setup(&["session_state = follow"]);
+    let mut blocking = bouncer.client();
+    for round in 0..6 {
+        let (one, other) = (format!("one{round}"), format!("other{round}"));
+        let parse_one = raw::parse(&one, &format!("SELECT {round} AS a"));
+        let parse_other = raw::parse(&other, &format!("EXECUTE {one}"));
+        client.send(&[parse_one, parse_other, raw::describe_statement(&other), raw::sync()].concat());
+        assert_eq!(tags(&client.until_ready()), "11tTZ");
+        for _ in 0..2 {
+            // The other server is used, which has neither.
+            blocking.query("BEGIN");
+            client.send(&[raw::bind("", &other, &[]), raw::execute(), raw::sync()].concat());
+            assert_eq!(tags(&client.until_ready()), "2DCZ", "{round}");
+            client.send(&[raw::describe_statement(&other), raw::sync()].concat());
+            assert_eq!(tags(&client.until_ready()), "tTZ", "{round}");
+            blocking.query("COMMIT");
+        }
+    }
+}
+
+#[test]
+fn a_name_on_servers_is_not_that_of_another_clients_statement() {
+    let (_bouncer, mut client) = setup(&[]);
+    client.send(
+        &[raw::parse("explain", "EXECUTE \"Mine\" (1)"), raw::bind("", "explain", &[]), raw::sync()].concat(),
+    );
+    assert_eq!(code(&client.until_ready()), "");
+    for id in 1..40 {
+        let (name, sql) = (format!("guess{id}"), format!("EXECUTE iamb_{id} (1)"));
+        client.send(
+            &[raw::parse(&name, &sql), raw::bind("", &name, &[]), raw::execute(), raw::sync()].concat(),
+        );
+        let messages = client.until_ready();
+        let error = messages.iter().find(|message| message.tag == b'E').expect("an error").error();
+        assert_eq!(error, ("26000".to_owned(), format!("prepared statement \"iamb_{id}\" does not exist")));
+    }
+}
+
+#[test]
+fn a_chain_of_statements_that_execute_each_other_ends() {
+    let (_bouncer, mut client) = setup(&["session_state = follow"]);
+    client
+        .send(&[raw::parse("a", "EXECUTE \"Mine\" (1)"), raw::parse("b", "EXECUTE a"), raw::sync()].concat());
+    assert_eq!(tags(&client.until_ready()), "11Z");
+    client.send(&[raw::bind("", "b", &[]), raw::execute(), raw::sync()].concat());
+    assert_eq!(code(&client.until_ready()), "26000");
+    client.send(&[raw::bind("", "a", &[]), raw::execute(), raw::sync()].concat());
+    assert_eq!(tags(&client.until_ready()), "2DCZ");
+}

@@ -206,33 +206,6 @@ fn the_last_value_of_a_sequence_is_never_that_of_another_client() {
 }
 
 #[test]
-fn the_last_value_of_a_sequence_is_read_on_the_server_that_the_client_used_last() {
-    let bouncer =
-        Bouncer::in_front_of(postgres(), &["session_state = follow", "default_pool_size = 2", "workers = 1"]);
-    let (mut a, mut b) = (bouncer.client(), bouncer.client());
-    run(&mut a, &["CREATE SEQUENCE IF NOT EXISTS follow_last"]);
-    for (round, form) in ["lastval()", "currval('follow_last')"].into_iter().cycle().take(4).enumerate() {
-        run(&mut a, &["BEGIN"]);
-        let value = a.value("SELECT nextval('follow_last')");
-        run(&mut b, &["BEGIN", "SELECT 1"]);
-        run(&mut a, &["COMMIT"]);
-        // Its server was used later, so the next client would get it.
-        run(&mut b, &["COMMIT"]);
-        let sql = format!("SELECT {form}");
-        let last = if round < 2 {
-            a.query(&sql)
-        } else {
-            a.send(&[raw::parse("", &sql), raw::bind("", "", &[]), raw::execute(), raw::sync()].concat());
-            a.until_ready()
-        };
-        assert_eq!(code(&last), "", "{round}");
-        assert_eq!(last.iter().find(|message| message.tag == b'D').unwrap().row()[0], Some(value));
-        assert_eq!(pins(&bouncer), ["sequence_value"]);
-        run(&mut a, &["DISCARD ALL"]);
-    }
-}
-
-#[test]
 fn a_prepared_statement_that_changes_its_session_keeps_the_server() {
     let bouncer = with_one_server();
     for untracked in [false, true] {
