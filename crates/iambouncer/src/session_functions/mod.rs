@@ -1,5 +1,5 @@
-//! Functions of databases that change the session of their caller (`session_state = follow`). Owns what is known about
-//! each database at all workers, and when it is due to be read again; sends no query.
+//! Functions of databases that change the session of their caller (`session_state = follow`), and the settings with which
+//! sessions begin. Owns what is known about each database at all workers, and when it is due to be read again; sends no query.
 
 mod catalog;
 mod login_settings;

@@ -77,7 +77,6 @@ impl Tree {
             "VariableSetStmt" => return self.add_set(node),
             // What it contains runs later, or with EXECUTE.
             "PrepareStmt" => return self.0.push(Fact::Begins(Feature::SqlPrepared)),
-            "ExplainStmt" if !matches!(node["query"]["PrepareStmt"], Value::Null) => {}
             "DiscardStmt" => match node["target"].as_str() {
                 Some("DISCARD_ALL") => self.0.push(Fact::DiscardsAll),
                 Some("DISCARD_TEMP") => self.0.push(Fact::Ends(Feature::TemporaryObject)),

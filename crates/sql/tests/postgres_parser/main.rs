@@ -18,8 +18,6 @@ use texts::Random;
 
 /// Random texts of a run of all tests.
 const DEFAULT_TEXTS: u64 = 20_000;
-/// Texts that are parsed at a time.
-const BATCH: usize = 500;
 
 fn number_of(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
@@ -104,12 +102,10 @@ fn compare_statements(text: &str, theirs: &[[usize; 2]]) {
 }
 
 fn compare_all(parser: &mut Parser, texts: &[String], count: &mut Count) {
-    for batch in texts.chunks(BATCH) {
-        for (text, parsed) in batch.iter().zip(parser.parse(batch)) {
-            match parsed {
-                Some(parsed) => compare(text, &parsed, count),
-                None => count.refused += 1,
-            }
+    for text in texts {
+        match parser.parse(text) {
+            Some(parsed) => compare(text, &parsed, count),
+            None => count.refused += 1,
         }
     }
 }
@@ -142,11 +138,8 @@ fn everything_that_the_parser_finds_is_found() {
     println!("LEXER_SEED={seed}");
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut count = Count::default();
-    let mut left = number_of("LEXER_TEXTS", DEFAULT_TEXTS) as usize;
-    while left > 0 {
-        let texts: Vec<String> = (0..left.min(BATCH)).map(|_| random.text(&listed, &statements)).collect();
-        left -= texts.len();
-        compare_all(&mut parser, &texts, &mut count);
+    for _ in 0..number_of("LEXER_TEXTS", DEFAULT_TEXTS) {
+        compare_all(&mut parser, &[random.text(&listed, &statements)], &mut count);
     }
     report("random texts", &count);
 }
@@ -154,9 +147,9 @@ fn everything_that_the_parser_finds_is_found() {
 #[test]
 fn a_text_without_an_end_is_refused_by_both() {
     let texts = ["SELECT 'a", "SELECT \"a", "SELECT $a$ b", "SELECT 1 /* a", "SELECT E'a\\'"];
-    let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-    assert!(Parser::start().parse(&texts).iter().all(Option::is_none));
+    let mut parser = Parser::start();
     for text in texts {
+        assert!(parser.parse(text).is_none(), "{text}");
         let mut statements = Statements::new(text.as_bytes(), LexerSettings::DEFAULT);
         assert_eq!(statements.next_statement(), Err(Unreadable::Unterminated), "{text}");
     }

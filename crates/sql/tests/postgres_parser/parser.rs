@@ -58,12 +58,8 @@ impl Parser {
         Self { texts: child.stdin.take(), lines, child }
     }
 
-    /// What the parser says about each of these texts; `None` if it refuses it.
-    pub(crate) fn parse(&mut self, texts: &[String]) -> Vec<Option<Parsed>> {
-        texts.iter().map(|text| self.parse_one(text)).collect()
-    }
-
-    fn parse_one(&mut self, text: &str) -> Option<Parsed> {
+    /// What the parser says about a text; `None` if it refuses it.
+    pub(crate) fn parse(&mut self, text: &str) -> Option<Parsed> {
         let input = self.texts.as_mut().unwrap();
         input.write_all(format!("{}\n{text}", text.len()).as_bytes()).expect("the parser runs");
         input.flush().expect("the parser runs");

@@ -3,15 +3,20 @@
 use super::{pins, run};
 use crate::support::postgres::start;
 use crate::support::{Bouncer, eventually};
-use rds_sim::postgres::PostgresOptions;
+use rds_sim::postgres::{Postgres, PostgresOptions};
 
-#[test]
-fn servers_with_old_settings_of_their_role_or_database_are_replaced() {
-    // Its roles are not those of other tests.
+/// A server whose roles are not those of other tests, and a pooler with two servers of it.
+fn with_own_server() -> (Postgres, Bouncer) {
     let server = start(PostgresOptions::default());
     server.sql("CREATE ROLE app SUPERUSER LOGIN").unwrap();
     server.sql("CREATE DATABASE app OWNER app").unwrap();
     let bouncer = Bouncer::in_front_of(&server, &["session_state = follow", "default_pool_size = 2"]);
+    (server, bouncer)
+}
+
+#[test]
+fn servers_with_old_settings_of_their_role_or_database_are_replaced() {
+    let (server, bouncer) = with_own_server();
     let (mut a, mut b) = (bouncer.client(), bouncer.client());
     let mut kept = bouncer.client();
     run(&mut kept, &["SET work_mem = '1MB'"]);
@@ -39,10 +44,7 @@ fn servers_with_old_settings_of_their_role_or_database_are_replaced() {
 
 #[test]
 fn a_client_that_keeps_its_server_keeps_the_settings_of_its_login() {
-    let server = start(PostgresOptions::default());
-    server.sql("CREATE ROLE app SUPERUSER LOGIN").unwrap();
-    server.sql("CREATE DATABASE app OWNER app").unwrap();
-    let bouncer = Bouncer::in_front_of(&server, &["session_state = follow", "default_pool_size = 2"]);
+    let (_server, bouncer) = with_own_server();
     let (mut kept, mut other) = (bouncer.client(), bouncer.client());
     run(&mut kept, &["CREATE TEMP TABLE t (a int)"]);
     let pid = kept.value("SELECT pg_backend_pid()");
