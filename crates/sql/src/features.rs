@@ -34,11 +34,13 @@ pub enum Feature {
     UnreadableText,
     /// More settings than are kept for a client.
     ManySettings,
+    /// A setting that the user of the connection may not change: a function or another role has changed it.
+    SuperuserSetting,
 }
 
 impl Feature {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::TemporaryObject,
         Self::HoldableCursor,
         Self::AdvisoryLock,
@@ -54,6 +56,7 @@ impl Feature {
         Self::UnknownCode,
         Self::UnreadableText,
         Self::ManySettings,
+        Self::SuperuserSetting,
     ];
 
     /// Those whose presence a query to the server can determine.
@@ -78,6 +81,7 @@ impl Feature {
             Self::UnknownCode => "unknown_code",
             Self::UnreadableText => "unreadable_text",
             Self::ManySettings => "many_settings",
+            Self::SuperuserSetting => "superuser_setting",
         }
     }
 }

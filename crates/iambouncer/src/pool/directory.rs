@@ -8,6 +8,7 @@ use super::shared_limits::{SharedLimits, longest_idle};
 use crate::config::{Config, Database};
 use crate::context::Context;
 use crate::limits::{Counter, CounterKind};
+use crate::parameters::ParameterIds;
 use crate::session_functions::DatabaseFunctions;
 use crate::stats::Totals;
 use crate::worker::{self, notify::Notify, workers::Workers};
@@ -27,6 +28,8 @@ pub struct DatabaseState {
     pub is_auto: Cell<bool>,
     /// Its functions that change the session of their caller.
     pub functions: DatabaseFunctions,
+    /// Settings that are known not to be reserved for superusers.
+    pub settable: RefCell<ParameterIds>,
     /// Open servers of all users, at all workers.
     pub open: Counter,
     /// Logged-in clients, at all workers.
@@ -146,6 +149,7 @@ impl Directory {
             is_auto: Cell::new(is_auto),
             used_at: Cell::new(worker::now()),
             retired: Cell::default(),
+            settable: RefCell::default(),
             functions: self.context.process.session_functions.of_database(&name),
             open: self.context.process.limits.counter(CounterKind::DatabaseServers, &name),
             clients: self.context.process.limits.counter(CounterKind::DatabaseClients, &name),

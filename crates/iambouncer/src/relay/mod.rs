@@ -27,6 +27,7 @@ mod server_copies;
 mod server_messages;
 mod session;
 mod session_state;
+mod setting_rights;
 mod sql_names;
 mod statements;
 #[cfg(feature = "otlp")]

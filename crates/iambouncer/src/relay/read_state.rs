@@ -7,6 +7,7 @@
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
+use super::setting_rights::{self, SettingRights};
 use super::unread_state::{MAX_SETTINGS, StateQuery};
 use crate::answers::StateChange;
 use crate::parameters::{ParameterId, ValueSet, push_current_setting};
@@ -83,15 +84,21 @@ impl Exchange {
         if !probes && settings.is_empty() {
             return false;
         }
+        let parameters = &session.pool.context.parameters;
+        let rights = session.must_look_up_rights(&settings);
         let mut sql = String::from("SELECT ");
         if probes {
             sql.push_str(PROBES);
         }
-        for (at, id) in settings.iter().enumerate() {
-            sql.push_str(if at > 0 || probes { "," } else { "" });
-            push_current_setting(&mut sql, session.pool.context.parameters.name(*id));
+        if rights {
+            sql.push_str(if probes { "," } else { "" });
+            setting_rights::push_columns(&mut sql, parameters, &settings);
         }
-        self.send_state_query(&sql, StateQuery::Read { probes, settings, row: None });
+        for (at, id) in settings.iter().enumerate() {
+            sql.push_str(if at > 0 || probes || rights { "," } else { "" });
+            push_current_setting(&mut sql, parameters.name(*id));
+        }
+        self.send_state_query(&sql, StateQuery::Read { probes, rights, settings, row: None });
         true
     }
 
@@ -159,12 +166,12 @@ impl Exchange {
                     }
                 }
             }
-            StateQuery::Read { probes, settings, row } => {
+            StateQuery::Read { probes, rights, settings, row } => {
                 self.down.set_interest(interest);
                 if self.internal_query_error.take().is_some() && unread.asks_again(probes, &settings) {
                     return Ok(true);
                 }
-                let read = row.and_then(|row| StateAnswer::of(row, probes, &settings));
+                let read = row.and_then(|row| StateAnswer::of(row, probes, rights, &settings));
                 match read {
                     Some(state) => self.adopt_state(session, state, &settings),
                     // Values that are too long, or that the server does not show.
@@ -209,6 +216,8 @@ impl Exchange {
             session.unpin(Features::PROBED.without(present));
             session.pin(present, b"");
         }
+        let reserved =
+            state.rights.map(|rights| session.record_rights(&rights, settings)).unwrap_or_default();
         let context = session.pool.context.clone();
         let parameters = &context.parameters;
         let is_utf8 = parameters
@@ -216,6 +225,7 @@ impl Exchange {
             .and_then(|id| linked.server.parameters.get(id))
             .is_some_and(|encoding| encoding.eq_ignore_ascii_case("UTF8"));
         for (id, value) in settings.iter().zip(state.values) {
+            let value = value.filter(|_| !reserved.contains(*id));
             // Other encodings are not decoded.
             let is_readable = value.as_ref().is_none_or(|value| is_utf8 || value.is_ascii());
             if !is_readable {
@@ -244,19 +254,18 @@ impl Exchange {
 struct StateAnswer {
     /// The features that it has, if it was asked.
     present: Option<Features>,
+    /// Who may change the settings, if it was asked.
+    rights: Option<SettingRights>,
     values: Vec<Option<String>>,
 }
 
 impl StateAnswer {
     /// `None` if the row is not an answer to the query.
-    fn of(row: Vec<Option<String>>, probes: bool, settings: &[ParameterId]) -> Option<Self> {
-        let probe_count = if probes { Feature::PROBED.len() } else { 0 };
-        if row.len() != probe_count + settings.len() {
-            return None;
-        }
+    fn of(row: Vec<Option<String>>, probes: bool, rights: bool, settings: &[ParameterId]) -> Option<Self> {
         let mut row = row.into_iter();
         let present = if probes { Some(present_features(&mut row)?) } else { None };
-        Some(Self { present, values: row.collect() })
+        let rights = if rights { Some(SettingRights::of(&mut row)?) } else { None };
+        (row.len() == settings.len()).then(|| Self { present, rights, values: row.collect() })
     }
 }
 

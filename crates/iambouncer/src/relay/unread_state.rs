@@ -84,8 +84,10 @@ pub(super) enum StateQuery {
     Restore(TxStatus),
     /// Asks for state and for the values of settings.
     Read {
-        /// The columns before those of the settings are present.
+        /// The columns of the probes are present.
         probes: bool,
+        /// The columns about the rights to change these settings are present.
+        rights: bool,
         /// In the order of the columns.
         settings: Vec<ParameterId>,
         /// The answer.

@@ -1,7 +1,7 @@
 //! What functions of the database change in the session of their caller follows the client, too, or the client keeps its
 //! server.
 
-use super::{mismatches, pins, run};
+use super::{mismatches, pins, run, wait_for_pins};
 use crate::support::bouncer::Start;
 use crate::support::raw::{self, Client};
 use crate::support::{Bouncer, eventually, postgres};
@@ -87,6 +87,38 @@ fn a_setting_that_a_function_sets_follows_the_client() {
         }
     }
     assert!(pins(&fixture.bouncer).is_empty() && !mismatches(&fixture.bouncer));
+}
+
+/// Its client's next server refused the value: "permission denied to set parameter".
+#[test]
+fn a_setting_for_superusers_keeps_the_server_of_a_user_who_may_not_change_it() {
+    let quiet = "CREATE FUNCTION quiet(level text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS
+        $$ BEGIN PERFORM set_config('log_min_messages', level, false); END $$";
+    let role = "DROP ROLE IF EXISTS quiet_root; CREATE ROLE quiet_root SUPERUSER; GRANT quiet_root TO app";
+    let fixture = Fixture::new("superuser_setting", &[quiet, role, SET_TENANT], &[]);
+    let mut a = fixture.bouncer.client();
+    for _ in 0..2 {
+        // The first time, and when it is known that this one is not for superusers.
+        run(&mut a, &["SELECT set_tenant('a')"]);
+        wait_for_pins(&fixture.bouncer, &[]);
+    }
+    run(&mut a, &["SELECT quiet('error')"]);
+    wait_for_pins(&fixture.bouncer, &["superuser_setting"]);
+    assert_eq!(a.value("SHOW log_min_messages"), "error");
+    run(&mut a, &["DISCARD ALL"]);
+    wait_for_pins(&fixture.bouncer, &[]);
+    let mut b = fixture.bouncer.client();
+    assert_eq!(b.value("SHOW log_min_messages"), a.value("SHOW log_min_messages"));
+    // Another role does so without a function.
+    run(&mut b, &["BEGIN", "SET LOCAL ROLE quiet_root", "SET log_min_messages = 'fatal'", "COMMIT"]);
+    wait_for_pins(&fixture.bouncer, &["superuser_setting"]);
+    drop(b);
+    assert_eq!(a.value("SHOW log_min_messages"), "warning", "the server is reset");
+    // A superuser's next server accepts the value.
+    let mut root = Client::log_in(fixture.bouncer.port, "postgres", "app");
+    run(&mut root, &["SET log_min_messages = 'error'"]);
+    wait_for_pins(&fixture.bouncer, &[]);
+    assert_eq!(root.value("SHOW log_min_messages"), "error");
 }
 
 #[test]

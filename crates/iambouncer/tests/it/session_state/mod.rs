@@ -14,7 +14,7 @@ mod tenants;
 mod verified;
 
 use crate::support::raw::{Client, Message};
-use crate::support::{Bouncer, postgres};
+use crate::support::{Bouncer, eventually, postgres};
 
 /// A pooler with one server, which all clients share: whatever one leaves behind, the next one sees.
 fn with_one_server() -> Bouncer {
@@ -37,6 +37,11 @@ fn code(messages: &[Message]) -> String {
 /// The reasons for which clients keep their servers.
 fn pins(bouncer: &Bouncer) -> Vec<String> {
     bouncer.show("PINS", "reasons")
+}
+
+/// The same when a query of the pooler decides, after the client has its answer.
+fn wait_for_pins(bouncer: &Bouncer, reasons: &[&str]) {
+    eventually("the reasons are these", || pins(bouncer) == reasons);
 }
 
 /// Number of changes that were not recognized.
