@@ -23,11 +23,13 @@ use crate::process::Process;
 use crate::stats::load::LoadMeter;
 #[cfg(feature = "otlp")]
 use crate::traces::Sampler;
-use crate::worker::workers::WorkerIndex;
+use crate::worker::reactor::EngineKind;
+use crate::worker::{self, workers::WorkerIndex};
 use rds_iam::secrets::SecretKey;
 use rustls::ClientConfig;
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -333,4 +335,25 @@ impl Context {
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         self.process.control.spawn_blocking(work).await.ok()
     }
+}
+/// Runs `work` on a new worker, on this thread, for commands that serve no clients.
+///
+/// # Errors
+/// The kernel refuses a resource that the worker needs.
+pub fn on_own_worker<T, F>(
+    process: Arc<Process>,
+    loaded: ConfigFiles,
+    work: impl FnOnce(Rc<Context>) -> F + 'static,
+) -> io::Result<T>
+where
+    T: 'static,
+    F: Future<Output = T>,
+{
+    let outcome = Rc::new(RefCell::new(None));
+    let sink = outcome.clone();
+    worker::run(EngineKind::Epoll, async move {
+        let done = work(Rc::new(Context::new(process, loaded, WorkerIndex::ONLY))).await;
+        sink.replace(Some(done));
+    })?;
+    outcome.take().ok_or_else(|| io::Error::other("the worker stopped before its work was done"))
 }

@@ -151,6 +151,8 @@ login_failures! {
          let time out.";
     MissingRegion = "IAM033", "missing_region", "the region to sign for is unknown",
         "Set iam_host to the name of the RDS endpoint, which contains the region; otherwise set iam_region.";
+    NoSuitableServer = "IAM034", "no_suitable_server", "no server is as target_session_attrs requires",
+        "Logins are retried four times a second until a server is; if none will be, check the hosts and target_session_attrs.";
     Other = "IAM099", "other", "the server refused the login",
         "See the server's own message and its log.";
 }

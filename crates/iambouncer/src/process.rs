@@ -15,6 +15,7 @@ use crate::net::Endpoint;
 use crate::peer_pools::{PeerKey, PeerPools};
 use crate::pending_logins::PendingLogins;
 use crate::placement::{LoadLimits, Placement};
+use crate::server_roles::ServerRoles;
 use crate::session_functions::FunctionRegistry;
 use crate::stats::client_counters::ClientCounters;
 use crate::stats::history::History;
@@ -95,6 +96,8 @@ pub struct Process {
     pub session_counters: SessionCounters,
     /// Functions that change the session of their caller.
     pub session_functions: FunctionRegistry,
+    /// Which hosts accept writes.
+    pub server_roles: ServerRoles,
     /// Counters of traces.
     pub trace_counters: Arc<TraceCounters>,
     /// Traces on the way to the exporter.
@@ -168,6 +171,7 @@ impl Process {
             history: History::new(began),
             client_counters: ClientCounters::default(),
             session_counters: SessionCounters::default(),
+            server_roles: ServerRoles::default(),
             session_functions: FunctionRegistry::default(),
             trace_counters: Arc::default(),
             #[cfg(feature = "otlp")]

@@ -33,6 +33,8 @@ pub(super) enum CliCommand {
     },
     /// Finds out what prevents a login, and what to do about it.
     Doctor(Doctor),
+    /// Writes through a pooler while its database fails over, and reports what became of the entries.
+    Drill(DrillArguments),
     /// Prints an IAM token, for use as a password within 15 minutes.
     Token(TokenArguments),
     /// Prints what a login needs: the IAM policy, the SQL grants, Terraform.
@@ -164,6 +166,37 @@ pub(super) struct Doctor {
     /// Log the steps of each login.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+}
+
+/// The pooler is HOST or HOST:PORT; the password is that of the variable PGPASSWORD.
+#[derive(Args)]
+pub(super) struct DrillArguments {
+    /// The pooler to write through.
+    pub(super) target: String,
+    /// The user.
+    #[arg(long, short = 'U')]
+    pub(super) user: String,
+    /// The database.
+    #[arg(long, short = 'D')]
+    pub(super) database: String,
+    /// TLS to the pooler: disable, prefer, require, verify-ca or verify-full.
+    #[arg(long, default_value = "prefer")]
+    pub(super) sslmode: String,
+    /// Clients that write.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) clients: u32,
+    /// Entries per second, of all clients together.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) rate: u32,
+    /// Seconds to write for; Ctrl-C ends it earlier.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) seconds: u64,
+    /// Name of the table. It is created, and dropped at the end.
+    #[arg(long, default_value = "iambouncer_drill", value_parser = table_name)]
+    pub(super) table: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Output format of a token.
@@ -361,6 +394,16 @@ pub(super) struct Hash {
     /// Number of iterations.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(super) iterations: u32,
+}
+
+fn table_name(text: &str) -> Result<String, String> {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let parts = text.split('.');
+    let is_name = |part: &str| part.starts_with(|c: char| !c.is_ascii_digit()) && part.chars().all(is_word);
+    match parts.clone().count() <= 2 && parts.clone().all(is_name) {
+        true => Ok(text.to_owned()),
+        false => Err("it is NAME or SCHEMA.NAME, with lower-case letters, digits and _".to_owned()),
+    }
 }
 
 fn account(text: &str) -> Result<String, String> {

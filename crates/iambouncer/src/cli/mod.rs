@@ -10,6 +10,7 @@ mod console_socket;
 mod control;
 mod core_dumps;
 mod doctor;
+mod drill;
 mod exec;
 mod hash;
 mod log;
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
         Some(CliCommand::Check { file }) => done(check::check(&file)),
         Some(CliCommand::Run(run)) => run::run(run),
         Some(CliCommand::Doctor(options)) => doctor::run(&options),
+        Some(CliCommand::Drill(options)) => drill::run(&options),
         Some(CliCommand::Token(options)) => done(token::print(&options)),
         Some(CliCommand::Policy(options)) => done(policy::print(&options)),
         Some(CliCommand::Exec(options)) => exec::exec(options),

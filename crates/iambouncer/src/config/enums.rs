@@ -71,6 +71,24 @@ words! {
 }
 
 words! {
+    /// Which of the servers of a line are used, in libpq's words.
+    TargetSessionAttrs {
+        /// All.
+        Any = "any",
+        /// Those that accept writes.
+        ReadWrite = "read-write",
+        /// Those that do not.
+        ReadOnly = "read-only",
+        /// Those that are not in recovery.
+        Primary = "primary",
+        /// Those in recovery.
+        Standby = "standby",
+        /// Those in recovery; others while there is none.
+        PreferStandby = "prefer-standby",
+    }
+}
+
+words! {
     /// What happens to the state of a client's session when it changes its server.
     SessionState {
         /// It follows the client, or the client keeps its server.

@@ -122,6 +122,15 @@ pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
             Ok(())
         },
     ),
+    row(
+        "target_session_attrs",
+        Working,
+        "Which of the hosts is used: any, read-write, read-only, primary, standby or prefer-standby; default: any",
+        |d, v| {
+            d.target_session_attrs = v.parse()?;
+            Ok(())
+        },
+    ),
     row("connect_query", Working, "Query run on each new server connection", |d, v| {
         put(&mut d.connect_query, v)
     }),

@@ -37,7 +37,7 @@ pub use check_traces::otlp_uri;
 pub use diagnostics::ConfigReport;
 pub use enums::{
     AuthType, IoEngine, LoadBalanceHosts, LogFormat, PAM_NEEDS, PinRule, PoolMode, ServerAuth, SessionState,
-    SessionStateFunctions, TlsMode, TlsProtocols,
+    SessionStateFunctions, TargetSessionAttrs, TlsMode, TlsProtocols,
 };
 pub use environment::{
     CONFIG_VARIABLE, Environment, MapEnvironment, ProcessEnvironment, settings_from_variables,
@@ -56,4 +56,4 @@ pub use settings_table::{DrainPeriod, MAX_PEER_ID, Settings, table};
 pub use tls_ciphers::{Tls12Ciphers, Tls13Ciphers, TlsGroups, cipher_name};
 pub use userlist::{UserEntry, UserList, users_with_tokens};
 pub use value::{DrainLimit, HttpPort, MAX_WORKERS};
-pub use zero_config::{MODE_SOCKET_DIR, ZeroConfigFlags, zero_config};
+pub use zero_config::{MODE_SOCKET_DIR, ZeroConfigFlags, parse_endpoint, zero_config};

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::enums::{LoadBalanceHosts, PinRule, PoolMode, ServerAuth};
+use super::enums::{LoadBalanceHosts, PinRule, PoolMode, ServerAuth, TargetSessionAttrs};
 use super::environment::{origin_key, record_setting};
 use super::secret::Secret;
 use super::settings_table::Settings;
@@ -132,6 +132,8 @@ pub struct Database {
     pub timezone: Option<String>,
     /// Order in which hosts are tried.
     pub load_balance_hosts: LoadBalanceHosts,
+    /// Which of the hosts are used.
+    pub target_session_attrs: TargetSessionAttrs,
     /// How the pooler logs in.
     pub server_auth: ServerAuth,
     /// Host to sign tokens for, if it differs from the host to connect to.
@@ -210,6 +212,7 @@ impl Database {
             datestyle: None,
             timezone: None,
             load_balance_hosts: LoadBalanceHosts::RoundRobin,
+            target_session_attrs: TargetSessionAttrs::Any,
             server_auth: ServerAuth::Password,
             iam_host: None,
             iam_port: None,

@@ -117,6 +117,7 @@ settings! {
     server_tls_key_file: String = "", ServerLogin, Working, "Key of the certificate presented to servers";
     server_tls_protocols: TlsProtocols = "secure", ServerLogin, Working, "TLS versions offered to servers";
     server_tls_sslmode: TlsMode = TlsMode::Prefer, ServerLogin, Working, "TLS mode for connections to servers";
+    server_unreachable_timeout: Duration = 0, Use, Working, "Seconds for which clients wait while no login to a server succeeds and it has no other servers; from then on they receive the error at once (0 = query_wait_timeout alone). 60 without a file";
     service_name: String = "", Start, Ignored, "Name of the Windows service";
     session_state: SessionState = SessionState::Pgbouncer, Start, Working, "In transaction pooling, what a client has set (SET, temporary tables, advisory locks, LISTEN …): follow keeps it, pgbouncer keeps only parameters that servers report. In session pooling, follow gives a client its server in its login. follow without a file";
     session_state_functions: SessionStateFunctions = SessionStateFunctions::Careful, Use, Working, "With session_state = follow, functions that cannot be examined: careful assumes that they change nothing, strict that they change anything, so that their callers keep their servers";
@@ -253,7 +254,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 26);
+        assert_eq!(table().len(), 101 + 27);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

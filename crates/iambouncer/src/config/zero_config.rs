@@ -20,7 +20,7 @@ use rds_iam::secrets::SecretArn;
 pub const MODE_SOCKET_DIR: &str = "@iambouncer";
 
 /// Defaults of settings in this mode.
-const MODE_DEFAULTS: [(&str, &str); 10] = [
+const MODE_DEFAULTS: [(&str, &str); 11] = [
     ("listen_addr", "127.0.0.1"),
     ("listen_port", "6432"),
     ("unix_socket_dir", MODE_SOCKET_DIR),
@@ -29,6 +29,7 @@ const MODE_DEFAULTS: [(&str, &str); 10] = [
     ("session_state", "follow"),
     ("workers", "1"),
     ("server_tls_sslmode", "verify-full"),
+    ("server_unreachable_timeout", "60"),
     // JDBC, lib/pq and sqlx send it.
     ("ignore_startup_parameters", "extra_float_digits"),
     // Below the 30 seconds after which Kubernetes kills a container.
@@ -325,7 +326,10 @@ impl ZeroConfigResolver<'_> {
 }
 
 /// Splits `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
-fn parse_endpoint(text: &str) -> Result<(Host, Option<u16>), &'static str> {
+///
+/// # Errors
+/// Completes "the endpoint …".
+pub fn parse_endpoint(text: &str) -> Result<(Host, Option<u16>), &'static str> {
     if text.contains("://") {
         return Err("has a scheme; use HOST or HOST:PORT");
     }

@@ -11,22 +11,18 @@ mod sql;
 mod stored;
 
 use crate::config::{Config, Database, Environment, Host, ServerAuth};
-use crate::context::{ConfigFiles, Context};
+use crate::context::{ConfigFiles, Context, on_own_worker};
 use crate::health_state::FirstLogin;
 use crate::login_failure::LoginFailure;
 use crate::process::{Process, ProcessParts};
 use crate::server::now_seconds;
 use crate::server::signing::Signing;
-use crate::worker::reactor::EngineKind;
-use crate::worker::{self, workers::WorkerIndex};
 use aws::AwsChecks;
 use checks::{Check, DoctorReport, Finding, TargetReport};
 use rds_iam::{Identity, Resolver, TokenEngine};
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use tokio::runtime::Handle;
 
 /// Database to try for a `*` line if none is given: every RDS instance has it.
@@ -76,27 +72,8 @@ pub fn examine(request: DoctorRequest, environment: &(dyn Environment + Sync)) -
             known.insert(identity.clone(), control.block_on(checks.check(identity)));
         }
     }
-    let targets = on_a_worker(process, loaded, move |context| try_all(context, paths, known))?;
+    let targets = on_own_worker(process, loaded, move |context| try_all(context, paths, known))?;
     Ok(DoctorReport { general: vec![passwords], targets })
-}
-
-/// Runs `work` on a new worker, on this thread.
-fn on_a_worker<T, F>(
-    process: Arc<Process>,
-    loaded: ConfigFiles,
-    work: impl FnOnce(Rc<Context>) -> F + 'static,
-) -> io::Result<T>
-where
-    T: 'static,
-    F: Future<Output = T>,
-{
-    let outcome = Rc::new(RefCell::new(None));
-    let sink = outcome.clone();
-    worker::run(EngineKind::Epoll, async move {
-        let done = work(Rc::new(Context::new(process, loaded, WorkerIndex::ONLY))).await;
-        sink.replace(Some(done));
-    })?;
-    outcome.take().ok_or_else(|| io::Error::other("the worker stopped before its work was done"))
 }
 
 async fn try_all(

@@ -45,7 +45,10 @@ impl Pool {
 
     /// Marks a server that was in no table when the others were marked, because it was logging in or moving here.
     pub(super) fn mark_if_outdated(&self, server: &Server) {
-        if self.shared.generation() != server.info.facts.generation || server.info.facts.route.is_outdated() {
+        let facts = &server.info.facts;
+        let roles = &self.context.process.server_roles;
+        let is_unfit = facts.required.as_ref().is_some_and(|required| !roles.still_fits(required));
+        if self.shared.generation() != facts.generation || facts.route.is_outdated() || is_unfit {
             server.info.close_needed.set(true);
         }
     }

@@ -13,7 +13,7 @@ use crate::health_state::FirstLogin;
 use crate::limits::Permit;
 use crate::net::{Endpoint, connection_id};
 use crate::server::connect::Route;
-use crate::server::login::{self, LoginResult};
+use crate::server::login::LoginResult;
 use crate::server::progress::Progress;
 use crate::server::target::{LoginTarget, is_scram_secret};
 use crate::server::{Diagnosis, LoginError, Server, ServerFacts, ServerInfo};
@@ -45,12 +45,16 @@ impl Pool {
         }
         loop {
             let (logins, checks) = (self.logins.under_way(), self.checks.under_way());
+            if logins > 0 && self.shared.has_failed() {
+                // The next ones begin when it has succeeded.
+                break;
+            }
             let unserved = self.queue.waiting_up_to(MAX_PARALLEL_LOGINS + checks).saturating_sub(checks);
             if logins >= unserved {
                 break;
             }
-            if self.is_backing_off() {
-                self.arm_retry();
+            if let Some(until) = self.backs_off_until() {
+                self.retry_at(until);
                 break;
             }
             match self.take_permits(self.size_now(), Eviction::Allowed) {
@@ -68,7 +72,7 @@ impl Pool {
     /// Starts one login even if no client waits, unless `max_open` servers are open: for a startup response, or for
     /// `min_pool_size`.
     fn connect_up_to(self: &Rc<Self>, max_open: u32, eviction: Eviction) {
-        if self.logins.under_way() > 0 || self.is_backing_off() || self.database.is_paused() {
+        if self.logins.under_way() > 0 || self.database.is_paused() {
             return;
         }
         match self.take_permits(max_open, eviction) {
@@ -83,7 +87,9 @@ impl Pool {
 
     /// Starts a login for a client's startup response if necessary.
     pub fn connect_one(self: &Rc<Self>) {
-        self.connect_up_to(self.size_now(), Eviction::Allowed);
+        if self.backs_off_until().is_none() {
+            self.connect_up_to(self.size_now(), Eviction::Allowed);
+        }
     }
 
     /// True if a login does not depend on a client: the keys for SCRAM secrets are derived from a client's login.
@@ -101,22 +107,9 @@ impl Pool {
     /// Opens servers one at a time, up to `min_pool_size`.
     pub(super) fn keep_minimum(self: &Rc<Self>) {
         let minimum = self.rules.current().min_pool_size;
-        if self.shared.open.taken() < minimum && !self.database.disabled.get() {
+        if self.shared.open.taken() < minimum && !self.database.disabled.get() && !self.is_backing_off() {
             self.connect_up_to(minimum, Eviction::Forbidden);
         }
-    }
-
-    /// After a failed login the next one waits for `server_login_retry`.
-    pub fn is_backing_off(&self) -> bool {
-        self.shared.failure().is_some_and(|failure| {
-            let retry = self.context.config().settings.server_login_retry;
-            worker::now().saturating_duration_since(failure.at) < retry
-        })
-    }
-
-    fn arm_retry(self: &Rc<Self>) {
-        let Some(at) = self.shared.failure().map(|failure| failure.at) else { return };
-        self.retry_at(at + self.context.config().settings.server_login_retry);
     }
 
     pub(super) fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
@@ -194,10 +187,7 @@ impl Pool {
     }
 
     async fn log_in_once(self: &Rc<Self>) -> Result<LoginResult, Diagnosis> {
-        let progress = Progress::default();
-        let target = self.target().map_err(|error| progress.explain(error))?;
-        let logged_in = login::log_in(&self.context, &target, &progress).await;
-        logged_in.map_err(|error| progress.explain(error))
+        self.log_in_to_line(&|_| ()).await
     }
 
     /// The target of the next login.
@@ -270,7 +260,7 @@ impl Pool {
         permits: Vec<Permit>,
         touched_at: Rc<Cell<Instant>>,
     ) -> (Server, Rc<ServerParameters>) {
-        let LoginResult { stream, route, reports, pid, cancel_key } = logged_in;
+        let LoginResult { stream, route, required, reports, pid, cancel_key } = logged_in;
         let server_parameters = {
             let users = LoginUsers::of(&self.database.line.borrow());
             ServerParameters::new(&self.context.parameters, reports.into(), users)
@@ -287,6 +277,7 @@ impl Pool {
             remote: stream.peer().filter(|_| matches!(route, Route { endpoint: Endpoint::Tcp(_), .. })),
             local: stream.local(),
             route,
+            required,
             tls: stream.tls().map(|tls| tls.description()).unwrap_or_default(),
             logged_in_at: worker::now(),
             connected_wall: SystemTime::now(),
@@ -321,21 +312,45 @@ impl Pool {
 
     /// The outcome of a login with an outdated configuration or password is ignored.
     fn login_failed(self: &Rc<Self>, failed: Diagnosis, is_current: bool) {
-        self.log_failed_login(&failed, &failed.error.close_reason());
+        let logged_at = self.log_failure_of_line(&failed);
         self.logins.record_failure(&self.database.line.borrow());
         self.forget_verified_password(&failed.error);
         if !is_current {
             return;
         }
-        self.shared.set_failure(Some(RecentFailure { at: worker::now(), login: failed }));
+        let now = worker::now();
+        let since = self.failing_since(now);
+        self.shared.set_failure(Some(RecentFailure { at: now, since, logged_at, login: failed }));
         self.reset_replacements();
         self.report_refusals();
         self.run_on_others(Self::login_ended_elsewhere);
     }
 
-    /// Logs and counts a failed login; `reason` is the one for which the connection is closed.
-    pub(super) fn log_failed_login(&self, failed: &Diagnosis, reason: &str) {
-        let error = failed.error.to_fault();
+    /// Counts a failed login, and logs it unless the same was logged within `server_login_retry`. Returns when it was
+    /// logged.
+    fn log_failure_of_line(&self, failed: &Diagnosis) -> Instant {
+        let now = worker::now();
+        let retry = self.context.config().settings.server_login_retry;
+        let logged_at = self.shared.failure().and_then(|last| {
+            // What hosts are may be found out by several pools in turn.
+            let is_same = last.login.error == failed.error
+                || last.login.error.is_wrong_role() && failed.error.is_wrong_role();
+            let is_logged = is_same && now < last.logged_at + retry;
+            is_logged.then_some(last.logged_at)
+        });
+        match logged_at {
+            Some(at) => {
+                self.count_failed_login(failed);
+                at
+            }
+            None => {
+                self.log_failed_login(failed, &failed.error.close_reason());
+                now
+            }
+        }
+    }
+
+    fn count_failed_login(&self, failed: &Diagnosis) {
         let cause = failed.cause.info();
         let logins = &self.context.process.logins;
         logins.count_failure(cause.label, worker::now());
@@ -348,6 +363,13 @@ impl Pool {
             remedy: failed.hint.clone(),
         };
         logins.last_failures.record(&self.database.name, &self.user, last);
+    }
+
+    /// Logs and counts a failed login; `reason` is the one for which the connection is closed.
+    pub(super) fn log_failed_login(&self, failed: &Diagnosis, reason: &str) {
+        self.count_failed_login(failed);
+        let error = failed.error.to_fault();
+        let cause = failed.cause.info();
         tracing::error!(
             event = "login_failed",
             database = %self.database.name,

@@ -9,8 +9,6 @@ use super::shared::ReportedParameters;
 use crate::client_error::{ClientError, HiddenReason};
 use crate::client_identity::Replication;
 use crate::limits::Permit;
-use crate::server::login;
-use crate::server::progress::Progress;
 use crate::server::{Activity, Diagnosis, LoginError};
 use crate::worker::{self, timers};
 use std::cell::Cell;
@@ -44,24 +42,22 @@ impl Pool {
         let started = worker::now();
         let generation = self.shared.generation();
         let under_way = self.logins.begin();
-        let progress = Progress::default();
-        let logged_in = match self.target() {
-            Ok(mut target) => {
+        let logged_in = self
+            .log_in_to_line(&|target| {
                 let own = |name: &str| parameters.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
                 target.parameters.retain(|(name, _)| !own(name));
-                target.parameters.extend(parameters.into_iter().map(|(name, value)| (name.into(), value)));
+                let added = parameters.iter().map(|(name, value)| (name.clone().into(), value.clone()));
+                target.parameters.extend(added);
                 // A connection for physical replication runs no SQL.
                 target.connect_query = None;
-                login::log_in(&self.context, &target, &progress).await
-            }
-            Err(error) => Err(error),
-        };
+            })
+            .await;
         drop(under_way);
         let logged_in = match logged_in {
             Ok(logged_in) => logged_in,
-            Err(error) => {
+            Err(failed) => {
                 drop(permits);
-                return Err(self.report_failure(&progress.explain(error)));
+                return Err(self.report_failure(&failed));
             }
         };
         let touched_at = Rc::new(Cell::new(worker::now()));

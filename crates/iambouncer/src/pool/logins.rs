@@ -58,7 +58,8 @@ impl ServerLogins {
         self.last_took.get()
     }
 
-    fn skip_host(&self) -> usize {
+    /// The place of the next host, counted without end, which is passed over.
+    pub(super) fn skip_host(&self) -> usize {
         self.next_host.replace(self.next_host.get().wrapping_add(1))
     }
 

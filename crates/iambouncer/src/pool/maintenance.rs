@@ -70,6 +70,7 @@ impl Pool {
         self.checks.renew(&self.context.config().settings, worker::now());
         self.look_at_functions(worker::now());
         self.apply_address_changes();
+        self.apply_role_changes();
         self.start_replacements();
         self.close_expired();
         // A client may have waited long enough for the reserve, or a shared limit may have room again.

@@ -23,12 +23,14 @@ pub mod directory;
 mod following;
 mod forgetting;
 mod functions;
+mod hosts;
 mod idle;
 mod learned;
 mod lease;
 #[cfg(test)]
 mod lease_tests;
 mod lingering;
+mod login_retry;
 mod logins;
 mod maintenance;
 mod places;

@@ -18,8 +18,18 @@ struct Situation {
     serving: u32,
     /// When a server last became free.
     freed_at: Instant,
-    /// `server_login_retry`.
+    /// Pause until the next login.
     retry: Duration,
+    failure: FailureKind,
+}
+
+/// Why the last login has failed, as far as clients are concerned.
+#[derive(Clone, Copy)]
+enum FailureKind {
+    /// Another login would fail, too.
+    Refused,
+    /// Another login may succeed, but `server_unreachable_timeout` has passed.
+    Unreachable { limit: Duration },
 }
 
 impl Situation {
@@ -28,7 +38,16 @@ impl Situation {
         let passed = |since: Instant| self.now.saturating_duration_since(since);
         // Another login now would be refused as well.
         let is_known = refused_at >= since || passed(refused_at) < self.retry;
-        is_known && (self.serving == 0 || (passed(since) >= PATIENCE && passed(self.freed_at) >= PATIENCE))
+        let is_decided = match self.failure {
+            FailureKind::Refused => {
+                self.serving == 0 || (passed(since) >= PATIENCE && passed(self.freed_at) >= PATIENCE)
+            }
+            // Logins count as serving, and one may always be under way.
+            FailureKind::Unreachable { limit } => {
+                self.serving == 0 || (passed(since) >= limit && passed(self.freed_at) >= limit)
+            }
+        };
+        is_known && is_decided
     }
 }
 
@@ -41,12 +60,21 @@ impl Pool {
     }
 
     fn due_refusals(&self) -> Option<(Situation, RecentFailure)> {
-        let failure = self.shared.failure().filter(|failure| failure.login.error.is_refusal())?;
+        let failure = self.shared.failure()?;
+        let settings = &self.context.config().settings;
+        let (now, limit) = (worker::now(), settings.server_unreachable_timeout);
+        let is_too_long = !limit.is_zero() && now.saturating_duration_since(failure.since) >= limit;
+        let kind = match failure.login.error.is_refusal() {
+            true => FailureKind::Refused,
+            false if is_too_long => FailureKind::Unreachable { limit },
+            false => return None,
+        };
         let situation = Situation {
-            now: worker::now(),
+            now,
             serving: self.shared.serving(),
             freed_at: self.queue.freed_at(),
-            retry: self.context.config().settings.server_login_retry,
+            retry: self.retry_pause(&failure),
+            failure: kind,
         };
         Some((situation, failure))
     }
@@ -88,6 +116,7 @@ mod tests {
             serving,
             freed_at: at(freed_at),
             retry: Duration::from_secs(15),
+            failure: FailureKind::Refused,
         };
         // No server is busy, so there is nothing to wait for.
         assert!(situation(0, 0).is_due(at(100), at(90)));

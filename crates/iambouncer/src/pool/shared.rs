@@ -23,6 +23,10 @@ pub type ReportedParameters = Arc<[(String, String)]>;
 #[derive(Clone)]
 pub(super) struct RecentFailure {
     pub(super) at: Instant,
+    /// When the first login failed since the last one that succeeded.
+    pub(super) since: Instant,
+    /// When the same failure was last logged.
+    pub(super) logged_at: Instant,
     pub(super) login: Diagnosis,
 }
 

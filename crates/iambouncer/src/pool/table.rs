@@ -1,7 +1,10 @@
 //! The list of a pool's open servers, wherever they are: idle, linked, being reset. Owns only what the console and the
 //! janitor read, and which servers must not be used again; the servers belong to their users.
 
+use crate::config::TargetSessionAttrs;
+use crate::net::Endpoint;
 use crate::server::ServerInfo;
+use crate::server_roles::RequiredRole;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
@@ -11,6 +14,8 @@ pub struct ServerTable {
     servers: RefCell<Vec<Weak<ServerInfo>>>,
     /// The generation of host addresses that the servers were checked against.
     address_changes: Cell<u64>,
+    /// The same for roles of hosts.
+    role_changes: Cell<u64>,
 }
 
 impl ServerTable {
@@ -48,5 +53,27 @@ impl ServerTable {
         let is_new =
             |info: &&Rc<ServerInfo>| info.facts.route.is_outdated() && !info.close_needed.replace(true);
         servers.iter().filter(is_new).count() > 0
+    }
+
+    /// Marks servers that are not as required any more, if roles of hosts have changed.
+    pub(super) fn mark_unfit(&self, changes: u64, fits: impl Fn(&RequiredRole) -> bool) {
+        if self.role_changes.replace(changes) == changes {
+            return;
+        }
+        for info in self.list() {
+            if info.facts.required.as_ref().is_some_and(|required| !fits(required)) {
+                info.close_needed.set(true);
+            }
+        }
+    }
+
+    /// Marks servers at an address that has refused to be what was required of them: for this role and database, it is not.
+    pub(super) fn mark_at(&self, address: &Endpoint, wanted: TargetSessionAttrs) {
+        for info in self.list() {
+            let is_required = info.facts.required.as_ref().is_some_and(|required| required.wanted == wanted);
+            if is_required && info.facts.route.endpoint == *address {
+                info.close_needed.set(true);
+            }
+        }
     }
 }

@@ -93,13 +93,11 @@ impl Pool {
         if self.database.is_paused() {
             return WaitReason::Paused;
         }
-        if let Some(failure) = self.shared.failure().filter(|_| self.is_backing_off()) {
-            let retry = self.context.config().settings.server_login_retry;
-            let passed = worker::now().saturating_duration_since(failure.at);
+        if let (Some(failure), Some(until)) = (self.shared.failure(), self.backs_off_until()) {
             return WaitReason::LoginFailed {
                 cause: failure.login.cause.info().id,
                 error: failure.login.error.to_string(),
-                next_in: retry.saturating_sub(passed),
+                next_in: until.saturating_duration_since(worker::now()),
             };
         }
         if self.logins.under_way() > 0 {

@@ -21,6 +21,9 @@ use wire::scan::Frame;
 use wire::tag::{self, backend as from_server};
 use wire::{encode, rewrite};
 
+/// SQLSTATE of a statement that writes, in a transaction that is read-only.
+const READ_ONLY_TRANSACTION: [u8; 5] = *b"25006";
+
 impl Exchange {
     #[inline(always)]
     pub(super) fn on_server_message(
@@ -231,6 +234,7 @@ impl Exchange {
         if self.on_stale_statement(session, frame) {
             return Ok(true);
         }
+        self.doubt_role_after(session, frame);
         #[cfg(feature = "otlp")]
         self.record_trace_error(frame);
         let replaced = self.replace_names(session, frame);
@@ -255,6 +259,16 @@ impl Exchange {
         }
         session.info.prepared_count.set(session.names.len() as u32);
         Ok(replaced || refusal.is_some_and(|refusal| self.replace_refusal(session, refusal, frame)))
+    }
+
+    /// A transaction that is read-only may be so because the server has become a standby.
+    fn doubt_role_after(&self, session: &ClientSession, frame: Frame) {
+        if let Link::Server(linked) = &self.link
+            && linked.server.info.facts.required.is_some()
+            && backend::sqlstate(self.message(frame)) == Some(READ_ONLY_TRANSACTION)
+        {
+            session.pool.doubt_role(&linked.server.info);
+        }
     }
 
     /// The server refuses a statement that it was assumed to have; this is corrected. True when the batch is sent

@@ -277,13 +277,15 @@ fn cause_of_error(error: &LoginError, line: LineSummary) -> LoginFailure {
         LoginError::Resolve { .. } => LoginFailure::UnknownHost,
         LoginError::Connect { kind: ErrorKind::ConnectionRefused, .. } => LoginFailure::ConnectionRefused,
         LoginError::Connect { .. } => LoginFailure::Network,
-        LoginError::Timeout { stage, .. } => match stage {
+        LoginError::Timeout { stage, .. } | LoginError::NoAnswer { stage, .. } => match stage {
             LoginStage::Answer => LoginFailure::ServerBusy,
+            LoginStage::RateLimit => LoginFailure::Throttled,
             LoginStage::Credentials => LoginFailure::MetadataUnreachable,
             LoginStage::Secret => LoginFailure::SecretsUnreachable,
             LoginStage::Network | LoginStage::Tls => LoginFailure::Network,
         },
         LoginError::LoginRate { .. } => LoginFailure::Throttled,
+        LoginError::WrongRole { .. } | LoginError::NoSuitableServer { .. } => LoginFailure::NoSuitableServer,
         LoginError::NoTls | LoginError::TlsOff | LoginError::TokenNeedsVerifiedName => LoginFailure::TlsOff,
         LoginError::Tls { trouble: TlsFailureKind::WrongName, .. } if line.uses_iam => {
             LoginFailure::SignedHost

@@ -3,9 +3,11 @@
 
 use crate::auth::scram::ScramError;
 use crate::client_error::{self, Blame, ClientError};
+use crate::config::TargetSessionAttrs;
 use crate::login_failure::LoginFailure;
 use crate::net::certificate_fault::CertificateFaultKind;
 use crate::net::trust::fault_in;
+use crate::server_roles::ServerRole;
 use std::borrow::Cow;
 
 /// The stage of a login.
@@ -16,6 +18,8 @@ pub enum LoginStage {
     Network,
     /// Setting up TLS.
     Tls,
+    /// Waiting for `iam_login_rate`.
+    RateLimit,
     /// Waiting for AWS credentials to sign with.
     Credentials,
     /// Waiting for Secrets Manager.
@@ -29,6 +33,7 @@ impl std::fmt::Display for LoginStage {
         f.write_str(match self {
             Self::Network => "no connection was established",
             Self::Tls => "TLS was not set up",
+            Self::RateLimit => "it has waited for iam_login_rate",
             Self::Credentials => "no AWS credentials were obtained",
             Self::Secret => "Secrets Manager did not answer",
             Self::Answer => "the server did not finish the login",
@@ -91,6 +96,14 @@ pub enum LoginError {
     #[error("login to {target} took longer than server_connect_timeout ({stage})")]
     Timeout {
         /// Target.
+        target: String,
+        /// The stage that was reached.
+        stage: LoginStage,
+    },
+    /// With several hosts, a host is given up earlier.
+    #[error("no answer from {target} ({stage})")]
+    NoAnswer {
+        /// Host and port.
         target: String,
         /// The stage that was reached.
         stage: LoginStage,
@@ -202,6 +215,24 @@ pub enum LoginError {
     /// An unsupported authentication request.
     #[error("server requests authentication method {0}, which is not supported")]
     UnsupportedAuthentication(u32),
+    /// `target_session_attrs`: the server is not as required.
+    #[error("{server} is {role}, but target_session_attrs = {wanted}")]
+    WrongRole {
+        /// Host and port.
+        server: String,
+        /// The requirement.
+        wanted: TargetSessionAttrs,
+        /// What it is.
+        role: ServerRole,
+    },
+    /// `target_session_attrs`: none of several hosts can be used.
+    #[error("no host of the database line can be used (target_session_attrs = {wanted}): {found}")]
+    NoSuitableServer {
+        /// The requirement.
+        wanted: TargetSessionAttrs,
+        /// What each of them is, or why it cannot be reached.
+        found: String,
+    },
     /// The server violated the protocol or closed the connection.
     #[error("server login aborted: {0}")]
     BrokenOff(String),
@@ -213,7 +244,7 @@ impl LoginError {
         match self {
             Self::Resolve { .. } => "server DNS lookup failed".into(),
             Self::Connect { .. } => "connect failed".into(),
-            Self::Timeout { .. } => "connect timeout".into(),
+            Self::Timeout { .. } | Self::NoAnswer { .. } => "connect timeout".into(),
             Self::Refused { message, .. } => message.into(),
             other => other.to_string().into(),
         }
@@ -227,12 +258,34 @@ impl LoginError {
             Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::Timeout { .. }
+            | Self::NoAnswer { .. }
             | Self::LoginRate(_)
+            | Self::WrongRole { .. }
+            | Self::NoSuitableServer { .. }
             | Self::BrokenOff(_) => false,
             Self::Token { is_transient, .. } | Self::Secret { is_transient, .. } => !is_transient,
             Self::SecretPassword { may_be_in_rotation, .. } => !may_be_in_rotation,
             _ => true,
         }
+    }
+
+    /// True if the server cannot be reached, or is starting or stopping.
+    pub fn is_about_reaching(&self) -> bool {
+        match self {
+            Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::Timeout { .. }
+            | Self::NoAnswer { .. }
+            | Self::BrokenOff(_) => true,
+            Self::Refused { code, .. } => code.starts_with("57P"),
+            _ => false,
+        }
+    }
+
+    /// True if the server, or all hosts of its line, are not as `target_session_attrs` requires: another one will be, once
+    /// it is promoted.
+    pub fn is_wrong_role(&self) -> bool {
+        matches!(self, Self::WrongRole { .. } | Self::NoSuitableServer { .. })
     }
 
     /// True if the server has refused the user or its proof (SQLSTATE class 28).
@@ -243,9 +296,13 @@ impl LoginError {
     /// The error for a waiting client.
     pub fn to_fault(&self) -> ClientError {
         let (blame, code): (Blame, Cow<'static, str>) = match self {
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } | Self::BrokenOff(_) => {
-                (Blame::Server, "08001".into())
-            }
+            Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::Timeout { .. }
+            | Self::NoAnswer { .. }
+            | Self::WrongRole { .. }
+            | Self::NoSuitableServer { .. }
+            | Self::BrokenOff(_) => (Blame::Server, "08001".into()),
             Self::LoginRate(_) => (Blame::Us, "53300".into()),
             Self::Refused { code, .. } if code.len() == 5 => (Blame::Server, code.clone().into()),
             Self::Refused { .. } => (Blame::Server, "08004".into()),

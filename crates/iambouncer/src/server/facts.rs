@@ -4,6 +4,7 @@
 use super::connect::Route;
 use crate::client_identity::Replication;
 use crate::net::Endpoint;
+use crate::server_roles::RequiredRole;
 use std::cell::{Cell, RefCell};
 use std::time::{Instant, SystemTime};
 
@@ -20,6 +21,8 @@ pub struct ServerFacts {
     pub cancel_key: Box<[u8]>,
     /// How it was reached: cancel requests go only there.
     pub route: Route,
+    /// What it was required to be.
+    pub required: Option<RequiredRole>,
     /// Remote address.
     pub remote: Option<Endpoint>,
     /// Local address.

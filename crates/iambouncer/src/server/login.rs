@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::credential_causes::{advice_of, advice_of_secret, failure_of, failure_of_secret};
 use crate::login_failure::LoginFailure;
 use crate::net::{Inbound, Stream};
+use crate::server_roles::RequiredRole;
 use crate::worker::{self, executor, timers};
 use rds_iam::secrets::{DatabaseSecret, SecretError, SecretKey};
 use rds_iam::{Token, TokenKey, TokenLoginError};
@@ -34,6 +35,8 @@ pub struct LoginResult {
     pub stream: Stream,
     /// How it was reached.
     pub route: Route,
+    /// What it was required to be.
+    pub required: Option<RequiredRole>,
     /// All parameters reported by the server, in order.
     pub reports: Vec<(String, String)>,
     /// Process ID.
@@ -130,6 +133,7 @@ impl Attempt<'_> {
         let wait = self.context.process.login_rate.reserve(&target, worker::now());
         let wait = wait.map_err(|_| LoginError::LoginRate(target))?;
         if !wait.is_zero() {
+            self.progress.enter(LoginStage::RateLimit);
             timers::sleep(wait).await;
         }
         Ok(())
@@ -290,6 +294,10 @@ impl Attempt<'_> {
         login.start().await?;
         let BackendStartup { mut reports, key } = login.finish().await?;
         progress.authenticated();
+        let required = match &target.required {
+            Some(required) => Some(login.check_role(required, &route, &reports).await?),
+            None => None,
+        };
         let (pid, cancel_key) = key.unwrap_or_default();
         if let Some(sql) = &target.connect_query {
             let running = RunningQuery { context, route: &route, pid, cancel_key: &cancel_key };
@@ -300,7 +308,7 @@ impl Attempt<'_> {
         if !login.inbound.is_empty() {
             return Err(LoginError::BrokenOff("unexpected data after the login".to_owned()));
         }
-        Ok(LoginResult { stream: login.stream, route, reports, pid, cancel_key })
+        Ok(LoginResult { stream: login.stream, route, required, reports, pid, cancel_key })
     }
 }
 

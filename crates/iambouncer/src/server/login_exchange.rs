@@ -2,7 +2,7 @@
 //! reports. Owns every answer to an authentication request. A token is sent only in answer to a request for a
 //! clear-text password.
 
-use super::connect::ServerAddress;
+use super::connect::{Route, ServerAddress};
 use super::diagnosis::{Proof, StoredToken, TokenDetail};
 use super::error::LoginError;
 use super::login::target_name;
@@ -20,10 +20,12 @@ use crate::net::certificates::{self, SignatureHash};
 use crate::net::tls::TlsStream;
 use crate::net::verified::VerifiedName;
 use crate::net::{Inbound, Stream};
+use crate::server_roles::{HostAnswer, RequiredRole, ServerRole};
 use crate::sql_client::{self, AnswerLimits, SqlError};
 use crate::worker;
 use aws_lc_rs::digest;
 use std::rc::Rc;
+use std::sync::Arc;
 use wire::backend::{self, Authentication, TxStatus};
 use wire::startup::Version;
 use wire::{encode, tag};
@@ -36,6 +38,17 @@ const MAX_LOGIN_MESSAGES: usize = 1000;
 /// Limits for the answer to `connect_query`.
 const CONNECT_QUERY_LIMITS: AnswerLimits =
     AnswerLimits { message_bytes: MAX_LOGIN_MESSAGE_BYTES, messages: MAX_LOGIN_MESSAGES, rows: 0, bytes: 0 };
+
+/// Whether the server accepts writes.
+const ASK_FOR_ROLE: &str =
+    "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')";
+/// Limits for its answer.
+const ROLE_LIMITS: AnswerLimits = AnswerLimits {
+    message_bytes: MAX_LOGIN_MESSAGE_BYTES,
+    messages: MAX_LOGIN_MESSAGES,
+    rows: 1,
+    bytes: MAX_LOGIN_MESSAGE_BYTES as usize,
+};
 
 /// A login under way.
 pub(super) struct LoginExchange<'a> {
@@ -168,6 +181,48 @@ impl LoginExchange<'_> {
             };
         }
         Err(LoginError::BrokenOff("too many messages during login".to_owned()))
+    }
+
+    /// Refuses a server that is not as required, and records what it is. Returns the requirement on the address.
+    pub(super) async fn check_role(
+        &mut self,
+        required: &RequiredRole,
+        route: &Route,
+        reports: &[(String, String)],
+    ) -> Result<RequiredRole, LoginError> {
+        let role = match ServerRole::reported(reports) {
+            Some(role) => role,
+            None => self.ask_for_role().await?,
+        };
+        let RequiredRole { server, wanted } = required;
+        let address: Arc<str> = route.endpoint.to_string().into();
+        let (roles, now) = (&self.context.process.server_roles, worker::now());
+        roles.record_address(&address, role.in_recovery, now);
+        if role.fits(*wanted) {
+            roles.record_answer(server, *wanted, HostAnswer::Suitable, now);
+            return Ok(RequiredRole { server: address, wanted: *wanted });
+        }
+        roles.record_answer(server, *wanted, HostAnswer::Unsuitable(role), now);
+        Err(LoginError::WrongRole { server: server.to_string(), wanted: *wanted, role })
+    }
+
+    /// For servers before version 14, which report no role.
+    async fn ask_for_role(&mut self) -> Result<ServerRole, LoginError> {
+        let answer =
+            sql_client::query(&mut self.stream, &mut self.inbound, ASK_FOR_ROLE, ROLE_LIMITS, |_| ()).await;
+        let rows = match answer {
+            Ok(answer) => answer.rows,
+            Err(SqlError::Refused { severity, code, message, hint }) => {
+                return Err(LoginError::Refused { severity, code, message, hint });
+            }
+            Err(error) => return Err(LoginError::BrokenOff(error.to_string())),
+        };
+        match rows.first().map(Vec::as_slice) {
+            Some([Some(in_recovery), Some(read_only)]) => {
+                Ok(ServerRole { in_recovery: in_recovery == "t", read_only: read_only == "on" })
+            }
+            _ => Err(LoginError::BrokenOff("no answer about recovery".to_owned())),
+        }
     }
 
     /// Runs `connect_query`, and records the parameters that it changes.

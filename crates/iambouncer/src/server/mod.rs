@@ -29,6 +29,7 @@ use crate::limits::Permit;
 use crate::net::{Inbound, Stream};
 use crate::parameters::{ParameterId, ParameterIds, Parameters, ValueSet};
 use crate::prepared::{ServerCache, ServerUnnamed};
+use crate::server_roles::{IN_HOT_STANDBY, PROMOTED};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -166,7 +167,8 @@ impl Server {
         let mut inbound = Inbound::default();
         loop {
             match self.stream.poll_recv(&mut Context::from_waker(Waker::noop()), &mut inbound) {
-                Poll::Pending => return inbound.is_empty(),
+                // It may have been promoted.
+                Poll::Pending => return inbound.is_empty() && !self.info.close_needed.get(),
                 Poll::Ready(Ok(n)) if n > 0 => {}
                 Poll::Ready(_) => return false,
             }
@@ -252,6 +254,13 @@ impl Server {
     /// Records a ParameterStatus. Returns the parameter if it is tracked.
     pub fn record_parameter(&mut self, parameters: &Parameters, message: &[u8]) -> Option<ParameterId> {
         let (name, value) = backend::parameter_status(message).ok()?;
+        if name == IN_HOT_STANDBY
+            && let Some(required) = &self.info.facts.required
+            && value != "on"
+            && !PROMOTED.fits(required.wanted)
+        {
+            self.info.close_needed.set(true);
+        }
         if name == "application_name" {
             value.clone_into(&mut self.info.facts.application_name.borrow_mut());
         }

@@ -30,6 +30,7 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
         pid,
         cancel_key,
         route,
+        required,
         remote,
         local,
         tls,
@@ -46,7 +47,7 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
     vec![
         format!("{id} {generation} {pid} {cancel_key:?} {route:?} {remote:?} {local:?} {tls}"),
         format!("{logged_in_at:?} {connected_wall:?} {retire_at:?} {has_replacement:?} {application_name:?}"),
-        format!("{replication:?}"),
+        format!("{replication:?} {required:?}"),
         format!("{touched_at:?} {activity:?} {client_id:?} {close_needed:?}"),
         format!("{cancels_in_flight:?} {prepared_count:?} {}", overlap.is_none()),
         format!("{values:?} {:?} {} {}", server.reported, server.has_client_names, server.last_client),

@@ -16,6 +16,11 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+/// A server is usually reached within this time, …
+const SILENT_NETWORK: Duration = Duration::from_millis(500);
+/// … and answers within this one.
+const SILENT_SERVER: Duration = Duration::from_secs(3);
+
 /// The completed steps of a login, with their results.
 #[derive(Debug, Clone, Default)]
 pub struct LoginTrace {
@@ -112,6 +117,17 @@ impl Progress {
     /// The current stage.
     pub fn stage(&self) -> LoginStage {
         self.stage.get()
+    }
+
+    /// True if the server has not been reached, or has not answered, within a time in which it usually does. Waits for AWS do
+    /// not count.
+    pub fn is_silent(&self) -> bool {
+        let limit = match self.stage.get() {
+            LoginStage::Network => SILENT_NETWORK,
+            LoginStage::Tls | LoginStage::Answer => SILENT_SERVER,
+            LoginStage::RateLimit | LoginStage::Credentials | LoginStage::Secret => return false,
+        };
+        self.stage_elapsed() >= limit
     }
 
     /// The completed steps.

@@ -3,10 +3,12 @@
 use super::connect::Route;
 use super::{Server, ServerFacts, ServerInfo};
 use crate::client_identity::Replication;
+use crate::config::TargetSessionAttrs;
 use crate::limits::Permit;
 use crate::net::{Endpoint, Socket, Stream};
 use crate::parameters::{ParameterIds, Parameters};
 use crate::prepared::{Interner, ServerCache, ServerUnnamed};
+use crate::server_roles::RequiredRole;
 use std::cell::{Cell, RefCell};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -22,6 +24,7 @@ fn facts(now: Instant) -> ServerFacts {
         pid: 13,
         cancel_key: Box::from(*b"14"),
         route: Route { endpoint: Endpoint::Unix("15".into()), tls: None, address: None },
+        required: Some(RequiredRole { server: "23".into(), wanted: TargetSessionAttrs::Standby }),
         remote: Some(Endpoint::Unix("16".into())),
         local: Some(Endpoint::Unix("17".into())),
         tls: "18".to_owned(),

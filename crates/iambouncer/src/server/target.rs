@@ -7,6 +7,7 @@ use crate::auth::scram::keys::{ClientKeys, ScramSecret};
 use crate::config::{Database, Host, Secret, ServerAuth, TlsMode};
 use crate::context::ConfigFiles;
 use crate::net::verified::ServerTls;
+use crate::server_roles::RequiredRole;
 use rds_iam::TokenKey;
 use rds_iam::secrets::SecretKey;
 use std::borrow::Cow;
@@ -66,6 +67,8 @@ pub struct LoginTarget {
     pub connect_query: Option<String>,
     /// The line is the fallback, `*`.
     pub is_fallback: bool,
+    /// What the server has to be.
+    pub required: Option<RequiredRole>,
     /// TLS mode.
     pub tls_mode: TlsMode,
     /// TLS settings from the same configuration as the mode: a RELOAD during a login must not mix the two.
@@ -149,6 +152,7 @@ impl LoginTarget {
             parameters: Vec::new(),
             connect_query: None,
             is_fallback: line.name == FALLBACK,
+            required: None,
             tls_mode: loaded.config.settings.server_tls_sslmode,
             tls: loaded.server_tls.clone(),
         }

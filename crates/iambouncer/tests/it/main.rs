@@ -34,6 +34,7 @@ mod driver_pages;
 mod drivers;
 mod drop_in;
 mod everyday;
+mod failover;
 mod fatal_with_answer;
 mod forgetting;
 mod hba;

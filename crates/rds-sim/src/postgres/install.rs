@@ -90,6 +90,18 @@ pub(super) fn run_initdb(
     checked_output(initdb, "initdb").map(drop)
 }
 
+/// Copies the files of a server that does not run.
+pub(super) fn copy_files(
+    from: &Path,
+    to: &Path,
+    account: Option<SystemAccount>,
+) -> Result<(), PostgresError> {
+    let mut program = Command::new("cp");
+    program.arg("-Rp").arg(from).arg(to).current_dir("/");
+    run_as(&mut program, account);
+    checked_output(program, "cp").map(drop)
+}
+
 pub(super) fn run_as(command: &mut Command, account: Option<SystemAccount>) {
     if let Some(SystemAccount { uid, gid }) = account {
         command.uid(uid).gid(gid);

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use install::{
-    SERVER_ACCOUNT, SystemAccount, checked_output, find_binaries, free_port, make_directory, run_initdb,
-    server_account, write_owned,
+    SERVER_ACCOUNT, SystemAccount, checked_output, copy_files, find_binaries, free_port, make_directory,
+    run_initdb, server_account, write_owned,
 };
 use supervisor::{Supervisor, answers};
 
@@ -140,6 +141,38 @@ impl Postgres {
         Err(PostgresError::NotReady { log: server.log() })
     }
 
+    /// Starts a standby of `primary` on the same port of another address, and waits until it answers. The primary is
+    /// restarted for that.
+    pub fn start_standby(
+        primary: &mut Self,
+        address: &str,
+        options: &PostgresOptions,
+    ) -> Result<Self, PostgresError> {
+        let account = server_account()?;
+        let dir = make_directory(account)?;
+        primary.stop();
+        copy_files(&primary.data_dir(), &dir.path().join("data"), account)?;
+        primary.start_again()?;
+        let mut options = options.clone();
+        options.config_lines.push(format!("listen_addresses = '{address}'"));
+        options.config_lines.push(format!(
+            "primary_conninfo = 'host={} port={} user={}'",
+            primary.dir.path().display(),
+            primary.port,
+            primary.superuser
+        ));
+        let (bin, superuser) = (primary.bin.clone(), primary.superuser.clone());
+        let mut server = Self { supervisor: None, dir, bin, port: primary.port, superuser };
+        server.configure(&options, account)?;
+        write_owned(&server.data_dir().join("standby.signal"), "", account)?;
+        server.launch(account).map(|()| server)
+    }
+
+    /// Makes a standby the primary, and waits until it is.
+    pub fn promote(&self) -> Result<(), PostgresError> {
+        self.sql("SELECT pg_promote(wait => true)").map(drop)
+    }
+
     /// The TCP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
@@ -199,6 +232,22 @@ impl Postgres {
     /// Kills the server at once (as a crash would), keeping its files for [`start_again`](Self::start_again).
     pub fn stop(&mut self) {
         self.end();
+    }
+
+    /// Ends all sessions and stops the server when its standbys have everything, keeping its files.
+    pub fn shut_down(&mut self) -> Result<(), PostgresError> {
+        let pid = self.server_pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let deadline = Instant::now() + READY_TIMEOUT;
+        if let Some(pid) = pid.filter(|_| self.is_running()) {
+            // As `pg_ctl stop -m fast`.
+            kill_process(pid, Signal::INT)
+                .map_err(|error| PostgresError::Io { doing: "stopping the server", source: error.into() })?;
+        }
+        while self.is_running() && Instant::now() < deadline {
+            std::thread::sleep(READY_POLL);
+        }
+        self.end();
+        Ok(())
     }
 
     /// Starts a stopped server again with the same port and files.

@@ -26,6 +26,8 @@ pub struct Start<'a> {
     settings: String,
     users: String,
     wrapper: Vec<String>,
+    /// Settings that this harness would set.
+    without: Vec<&'static str>,
 }
 
 impl<'a> Start<'a> {
@@ -37,6 +39,7 @@ impl<'a> Start<'a> {
             databases,
             settings: String::new(),
             wrapper: Vec::new(),
+            without: Vec::new(),
             users: "\"app\" \"secret\"\n\"other\" \"other\"\n\"postgres\" \"\"\n".to_owned(),
         }
     }
@@ -45,6 +48,12 @@ impl<'a> Start<'a> {
     pub fn set(mut self, line: &str) -> Self {
         self.settings.push_str(line);
         self.settings.push('\n');
+        self
+    }
+
+    /// Leaves out a setting that tests usually have.
+    pub fn without(mut self, key: &'static str) -> Self {
+        self.without.push(key);
         self
     }
 
@@ -94,7 +103,7 @@ impl<'a> Start<'a> {
         ];
         for (key, value) in defaults {
             let given = self.settings.lines().any(|line| line.split('=').next().map(str::trim) == Some(key));
-            if !given {
+            if !given && !self.without.contains(&key) {
                 text.push_str(&format!("{key} = {value}\n"));
             }
         }

@@ -1,0 +1,251 @@
+//! The login to one of the hosts of a line. Owns which hosts are tried, in which order, and what a failure of all means;
+//! what they have answered is in [`crate::server_roles`], the login itself in [`crate::server::login`].
+
+use super::acquire::Pool;
+use crate::config::{Database, LoadBalanceHosts, TargetSessionAttrs};
+use crate::server::error::LoginStage;
+use crate::server::login::{self, LoginResult};
+use crate::server::progress::Progress;
+use crate::server::target::LoginTarget;
+use crate::server::{Diagnosis, LoginError, ServerInfo};
+use crate::server_roles::{HostAnswer, HostOrder, RETRY_INTERVAL, RequiredRole};
+use crate::worker::{self, timers};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// How often the logins under way are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// A search ends when all hosts but silent ones have answered, and this number of looks has passed.
+const LOOKS_AT_SILENT: u32 = 5;
+
+/// Completes the target of a login.
+pub(super) type Adjust<'a> = &'a dyn Fn(&mut LoginTarget);
+
+impl Pool {
+    /// Logs in to a server that is as `target_session_attrs` of the line requires. With `any`, one host is tried.
+    ///
+    /// # Errors
+    /// No host can be used; a refusal of the login is reported before anything else.
+    pub(super) async fn log_in_to_line(
+        self: &Rc<Self>,
+        adjust: Adjust<'_>,
+    ) -> Result<LoginResult, Diagnosis> {
+        let line = self.database.line.borrow().clone();
+        if line.target_session_attrs == TargetSessionAttrs::Any {
+            let progress = Progress::default();
+            let mut target = self.target().map_err(|error| progress.explain(error))?;
+            adjust(&mut target);
+            let logged_in = login::log_in(&self.context, &target, &progress).await;
+            return logged_in.map_err(|error| progress.explain(error));
+        }
+        let turn = match line.load_balance_hosts {
+            LoadBalanceHosts::RoundRobin => self.logins.skip_host(),
+            LoadBalanceHosts::Disable => 0,
+        };
+        let search = HostSearch { pool: self, line: &line, adjust, hosts: names_of(&line), turn };
+        if line.target_session_attrs == TargetSessionAttrs::PreferStandby {
+            match search.run(TargetSessionAttrs::Standby).await {
+                Err(failed) if !failed.error.is_refusal() => {}
+                outcome => return outcome,
+            }
+        }
+        search.run(line.target_session_attrs).await
+    }
+
+    /// Closes servers whose address is not that of a server as required any more, as soon as they are free.
+    pub(super) fn apply_role_changes(&self) {
+        let roles = &self.context.process.server_roles;
+        self.table.mark_unfit(roles.changes(), |required| roles.still_fits(required));
+    }
+
+    /// A statement has failed because its transaction is read-only. Unless its client wanted that, the server is no longer
+    /// the writer: it is not used again, and a new login finds out.
+    #[cold]
+    pub fn doubt_role(self: &Rc<Self>, info: &ServerInfo) {
+        let Some(required) = &info.facts.required else { return };
+        let wants_writer =
+            matches!(required.wanted, TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary);
+        if wants_writer
+            && !info.close_needed.get()
+            && self.context.process.server_roles.may_doubt(&required.server, worker::now())
+        {
+            info.close_needed.set(true);
+            self.replace(info);
+        }
+    }
+}
+
+fn names_of(line: &Database) -> Vec<Arc<str>> {
+    line.host.iter().map(|host| Arc::from(format!("{host}:{}", line.port))).collect()
+}
+
+/// A login that is under way.
+struct HostLogin<'a> {
+    /// Its position among the hosts.
+    at: usize,
+    progress: Rc<Progress>,
+    login: Pin<Box<dyn Future<Output = Result<LoginResult, Diagnosis>> + 'a>>,
+}
+
+/// A search for a server among the hosts of a line.
+struct HostSearch<'a> {
+    pool: &'a Rc<Pool>,
+    line: &'a Database,
+    adjust: Adjust<'a>,
+    hosts: Vec<Arc<str>>,
+    turn: usize,
+}
+
+impl HostSearch<'_> {
+    /// Tries the hosts one after the other: the next one when one has failed, or is silent.
+    async fn run(&self, wanted: TargetSessionAttrs) -> Result<LoginResult, Diagnosis> {
+        let HostOrder { tried, left_out, .. } = self.order(wanted).await;
+        let mut waiting = tried.into_iter();
+        let mut running: Vec<HostLogin<'_>> = Vec::new();
+        let mut failures = Vec::new();
+        let mut looks_at_silent = 0;
+        loop {
+            if running.iter().all(|login| login.progress.is_silent()) {
+                match waiting.next() {
+                    Some(at) => running.push(self.log_in_at(at, wanted)),
+                    None if running.is_empty() || looks_at_silent >= LOOKS_AT_SILENT => {
+                        self.give_up(&running, wanted);
+                        failures.extend(running.iter().map(|login| (login.at, self.time_out(login))));
+                        return Err(self.explain(wanted, failures, &left_out));
+                    }
+                    None => looks_at_silent += 1,
+                }
+            }
+            match timers::timeout(LOOK_INTERVAL, first_of(&mut running)).await {
+                Some((_, Ok(logged_in))) => {
+                    // The next login does not wait for them.
+                    self.give_up(&running, wanted);
+                    return Ok(logged_in);
+                }
+                Some((at, Err(failed))) => failures.push((at, failed)),
+                None => {}
+            }
+        }
+    }
+
+    /// The hosts to try, at least one if there is any: another pool may be asking all that are unsuitable.
+    async fn order(&self, wanted: TargetSessionAttrs) -> HostOrder {
+        let roles = &self.pool.context.process.server_roles;
+        let mut order = roles.order(&self.hosts, wanted, worker::now());
+        if order.tried.is_empty() {
+            timers::sleep(RETRY_INTERVAL).await;
+            order = roles.order(&self.hosts, wanted, worker::now());
+        }
+        // Readers are spread; of writers there is one.
+        if !matches!(wanted, TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary) {
+            let suitable = order.suitable;
+            order.tried[..suitable].rotate_left(self.turn.checked_rem(suitable).unwrap_or(0));
+        }
+        order
+    }
+
+    fn log_in_at(&self, at: usize, wanted: TargetSessionAttrs) -> HostLogin<'_> {
+        let (pool, progress) = (self.pool, Rc::new(Progress::default()));
+        let host = self.hosts[at].clone();
+        let login_progress = progress.clone();
+        let login = async move {
+            let progress = login_progress;
+            let loaded = pool.context.loaded();
+            let (database, user) = (&pool.database.name, &pool.user);
+            let learned = || pool.shared.learned();
+            let mut target =
+                LoginTarget::new(&loaded, self.line, database, user, &self.line.host[at], learned);
+            target.required = Some(RequiredRole { server: host.clone(), wanted });
+            (self.adjust)(&mut target);
+            let logged_in = login::log_in(&pool.context, &target, &progress).await;
+            if logged_in.as_ref().is_err_and(is_unreachable) {
+                self.record_unreachable(at, wanted);
+            }
+            if let (Err(LoginError::WrongRole { .. }), Some(connected)) =
+                (&logged_in, progress.trace().connected)
+            {
+                pool.table.mark_at(&connected.endpoint, wanted);
+            }
+            logged_in.map_err(|error| progress.explain(error))
+        };
+        HostLogin { at, progress, login: Box::pin(login) }
+    }
+
+    fn record_unreachable(&self, at: usize, wanted: TargetSessionAttrs) {
+        let roles = &self.pool.context.process.server_roles;
+        roles.record_answer(&self.hosts[at], wanted, HostAnswer::Unreachable, worker::now());
+    }
+
+    /// These logins are abandoned.
+    fn give_up(&self, running: &[HostLogin<'_>], wanted: TargetSessionAttrs) {
+        for login in running.iter().filter(|login| login.progress.is_silent()) {
+            self.record_unreachable(login.at, wanted);
+        }
+    }
+
+    fn time_out(&self, login: &HostLogin<'_>) -> Diagnosis {
+        let target = self.hosts[login.at].to_string();
+        login.progress.explain(LoginError::NoAnswer { target, stage: login.progress.stage() })
+    }
+
+    /// The failure of the search: a refusal, or another failure of a host that was reached; then that none is suitable;
+    /// then that none was reached.
+    fn explain(
+        &self,
+        wanted: TargetSessionAttrs,
+        mut failures: Vec<(usize, Diagnosis)>,
+        left_out: &[(usize, HostAnswer)],
+    ) -> Diagnosis {
+        let is_specific = |error: &LoginError| !error.is_wrong_role() && !is_unreachable(error);
+        let refused = failures.iter().position(|(_, failed)| failed.error.is_refusal());
+        let specific = || failures.iter().position(|(_, failed)| is_specific(&failed.error));
+        let only = || (failures.len() == 1 && left_out.is_empty()).then_some(0);
+        if let Some(at) = refused.or_else(specific).or_else(only) {
+            return failures.swap_remove(at).1;
+        }
+        let mut found: Vec<(usize, String)> = failures
+            .iter()
+            .map(|(at, failed)| match &failed.error {
+                LoginError::WrongRole { server, role, .. } => (*at, format!("{server} is {role}")),
+                error => (*at, format!("{}: {error}", self.hosts[*at])),
+            })
+            .collect();
+        found.extend(left_out.iter().map(|(at, answer)| match answer {
+            HostAnswer::Unsuitable(role) => (*at, format!("{} is {role}", self.hosts[*at])),
+            _ => (*at, format!("{} could not be reached a moment ago", self.hosts[*at])),
+        }));
+        found.sort();
+        let found = found.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("; ");
+        Progress::default().explain(LoginError::NoSuitableServer { wanted, found })
+    }
+}
+
+/// True if the failure says that the host cannot be reached by any login.
+fn is_unreachable(error: &LoginError) -> bool {
+    match error {
+        LoginError::Resolve { .. } | LoginError::Connect { .. } | LoginError::NoAnswer { .. } => true,
+        LoginError::Timeout { stage, .. } => {
+            matches!(stage, LoginStage::Network | LoginStage::Tls | LoginStage::Answer)
+        }
+        // Starting, stopping, or crashed.
+        LoginError::Refused { code, .. } => code.starts_with("57P"),
+        _ => false,
+    }
+}
+
+/// The first of these logins to end, which is removed.
+async fn first_of(running: &mut Vec<HostLogin<'_>>) -> (usize, Result<LoginResult, Diagnosis>) {
+    poll_fn(|context| {
+        for at in 0..running.len() {
+            if let Poll::Ready(outcome) = running[at].login.as_mut().poll(context) {
+                return Poll::Ready((running.swap_remove(at).at, outcome));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
