@@ -29,7 +29,7 @@ STATIC = $(TARGET)/$(shell uname -m)-unknown-linux-gnu/release/iambouncer
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build dist images test test-deploy versions pgbouncer session-state regression-suite driver-suites answers lint \
-	doc demo bench bench-tokens bench-growth instructions fuzz clean
+	doc demo bench bench-tokens bench-growth bench-failover instructions fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -157,6 +157,11 @@ bench-growth: ## Measure how cost grows with databases, users, clients, statemen
 	@tools/setup bench
 	$(CARGO) build --release --locked -p iambouncer
 	$(CARGO) run --release --locked --quiet -p bench --bin bench -- --growth
+
+bench-failover: ## Measure what clients experience when the writer of a line changes; write bench/FAILOVER.md
+	@tools/setup bench
+	$(CARGO) build --release --locked -p iambouncer
+	$(CARGO) run --release --locked --quiet -p bench --bin bench -- --failover
 
 # A part of `make bench` that takes seconds. It measures counts, not times, so other load does not affect the result.
 instructions: setup ## Compare the relay's instructions per query with bench/instructions.txt (UPDATE_BUDGET=1 writes it)

@@ -78,6 +78,9 @@ pub(crate) struct Args {
     /// Only measure how cost grows with databases, users, clients, statements and workers
     #[arg(long)]
     pub(crate) growth: bool,
+    /// Only measure what clients experience when the writer of a line changes
+    #[arg(long)]
+    pub(crate) failover: bool,
     /// Directory of the drivers installed by tools/drivers [default: `drivers` in the target directory of this program]
     #[arg(long, env = "DRIVERS")]
     drivers: Option<PathBuf>,
@@ -206,6 +209,13 @@ impl Args {
         let quick = if self.quick { " QUICK=1" } else { "" };
         let only = self.only.as_ref().map(|only| format!(" BENCH_ONLY='{only}'")).unwrap_or_default();
         format!("make bench-growth{quick}{only}")
+    }
+
+    /// The command line that repeats the failovers.
+    pub(crate) fn failover_command_line(&self) -> String {
+        let rounds = self.rounds.map(|rounds| format!(" ROUNDS={rounds}")).unwrap_or_default();
+        let quick = if self.quick { " QUICK=1" } else { "" };
+        format!("make bench-failover{quick}{rounds}")
     }
 
     /// Contenders that take part only if a program is given, with the variable that gives it.

@@ -3,6 +3,7 @@
 //! `bench/instructions.txt`.
 //! `make bench-tokens`: compares the cost of a token with signers in other languages; see `tokens`.
 //! `make bench-growth`: how cost grows with databases, users, clients, statements and workers; see `growth`.
+//! `make bench-failover`: what clients experience when the writer of a line changes; see `failover`.
 //!
 //! Owns the sequence of a run. Never edits a result: the page is generated from the samples, and only a full
 //! run replaces the files under version control.
@@ -16,6 +17,7 @@ mod client;
 mod contenders;
 mod cpu;
 mod entrants;
+mod failover;
 mod formats;
 mod goals;
 mod growth;
@@ -71,6 +73,9 @@ fn main() -> Result<()> {
     let args = Args::parse();
     if args.tokens {
         return tokens::run(&args, &bench_dir());
+    }
+    if args.failover {
+        return failover::run(&args, &bench_dir());
     }
     let files = raise_file_limit()?;
     if args.growth {

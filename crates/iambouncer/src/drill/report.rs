@@ -86,7 +86,7 @@ pub fn text(report: &DrillReport) -> String {
     let total = counts.committed + counts.failed + counts.unknown;
     let mut text = String::new();
     let mut line = |name: &str, value: &dyn std::fmt::Display, meaning: &str| {
-        let _ = writeln!(text, "{:<34} {value:>9}  {meaning}", name);
+        let _ = writeln!(text, "{}", format!("{name:<34} {value:>9}  {meaning}").trim_end());
     };
     let seconds = |duration: Duration| format!("{:.3} s", duration.as_secs_f64());
     line("entries", &total, "");

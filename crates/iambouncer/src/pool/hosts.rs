@@ -200,7 +200,7 @@ impl HostSearch<'_> {
         mut failures: Vec<(usize, Diagnosis)>,
         left_out: &[(usize, HostAnswer)],
     ) -> Diagnosis {
-        let is_specific = |error: &LoginError| !error.is_wrong_role() && !is_unreachable(error);
+        let is_specific = |error: &LoginError| !error.is_wrong_role() && !error.is_about_reaching();
         let refused = failures.iter().position(|(_, failed)| failed.error.is_refusal());
         let specific = || failures.iter().position(|(_, failed)| is_specific(&failed.error));
         let only = || (failures.len() == 1 && left_out.is_empty()).then_some(0);

@@ -2,13 +2,14 @@
 
 use super::acquire::Pool;
 use super::shared::RecentFailure;
+use crate::config::TargetSessionAttrs;
 use crate::worker;
 use std::time::{Duration, Instant};
 
 /// While clients wait, the pause after a login that has failed because the server cannot be reached, unless the
 /// configuration sets `server_login_retry`.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
-/// The same if no host is as `target_session_attrs` requires.
+/// The same for a line with `target_session_attrs`: another host may be promoted at any moment.
 const WRONG_ROLE_PAUSE: Duration = Duration::from_millis(250);
 /// Failures that are further apart are not of the same outage.
 const MAX_INTERRUPTION: Duration = Duration::from_secs(15);
@@ -35,7 +36,8 @@ impl Pool {
         let config = self.context.config();
         let retry = config.settings.server_login_retry;
         let error = &failure.login.error;
-        if error.is_wrong_role() {
+        let requires_role = self.database.line.borrow().target_session_attrs != TargetSessionAttrs::Any;
+        if error.is_wrong_role() || requires_role && error.is_about_reaching() {
             retry.min(WRONG_ROLE_PAUSE)
         } else if error.is_about_reaching() && !config.is_given("server_login_retry") {
             retry.min(UNREACHABLE_PAUSE)
