@@ -78,11 +78,19 @@ fn may_fit(in_recovery: bool, wanted: TargetSessionAttrs) -> bool {
 /// What a server was required to be at its login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequiredRole {
-    /// Before the login the host and the port, as configured; afterwards the address that was reached. A name may have
-    /// several addresses.
-    pub server: Arc<str>,
+    /// Host and port, as configured.
+    pub host: Arc<str>,
+    /// The address that was reached; before the login, the host. A name may have several addresses.
+    pub address: Arc<str>,
     /// The requirement.
     pub wanted: TargetSessionAttrs,
+}
+
+impl RequiredRole {
+    /// True if there is one such server.
+    pub fn wants_writer(&self) -> bool {
+        matches!(self.wanted, TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary)
+    }
 }
 
 /// What a host has last answered.
@@ -174,7 +182,7 @@ impl ServerRoles {
         let known = self.known();
         known
             .addresses
-            .get(&required.server)
+            .get(&required.address)
             .is_none_or(|(in_recovery, _)| may_fit(*in_recovery, required.wanted))
     }
 
@@ -299,7 +307,7 @@ mod tests {
     fn only_a_promotion_or_its_opposite_is_a_change() {
         let roles = ServerRoles::default();
         let address: Arc<str> = Arc::from("10.0.0.1:5432");
-        let required = |wanted| RequiredRole { server: address.clone(), wanted };
+        let required = |wanted| RequiredRole { host: address.clone(), address: address.clone(), wanted };
         let now = Instant::now();
         roles.record_address(&address, false, now);
         roles.record_address(&address, false, now);

@@ -3,9 +3,10 @@
 
 use crate::changes::{MAX_TEXT_BYTES, SessionChanges};
 use crate::features::Feature;
-use crate::reader::{Reader, is, is_any, is_keyword};
+use crate::reader::{Reader, cut, is, is_any, is_keyword};
 use crate::statements::Statements;
 use crate::token::{LexerSettings, SqlToken, until_zero};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// How a name has to be used.
@@ -204,6 +205,7 @@ impl ChangingNames {
         while let Some(token) = tokens.next() {
             let (SqlToken::Word(name) | SqlToken::QuotedName(name)) = token else { continue };
             let name = String::from_utf8_lossy(name).to_ascii_lowercase().replace("\"\"", "\"");
+            let name = cut(name.as_bytes()).map_or(Cow::Borrowed(&*name), String::from_utf8_lossy);
             for (usage, of_use) in self.names.get(&*name).into_iter().flatten() {
                 let counts = match usage {
                     NameUse::Call => tokens.peek() == Some(SqlToken::Symbol(b'(')),

@@ -1,6 +1,6 @@
 //! DEALLOCATE and EXECUTE of one prepared statement. Owns their forms, as far as the name has to be found.
 
-use crate::reader::is;
+use crate::reader::{cut, is};
 use crate::token::{LexerSettings, SqlToken, Tokens};
 use std::ops::Range;
 
@@ -55,6 +55,7 @@ pub fn prepared_name(text: &[u8]) -> Option<PreparedName> {
         SqlToken::QuotedName(name) => unquoted(name),
         _ => return None,
     };
+    let name = cut(&name)?.to_vec();
     is_last(tokens, name_use).then_some(PreparedName { name_use, name, place: named.1 })
 }
 

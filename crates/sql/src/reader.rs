@@ -4,6 +4,8 @@ use crate::token::{LexerSettings, SqlToken, Tokens};
 
 /// Longest name of a setting; PostgreSQL has none that long.
 pub(crate) const MAX_NAME_BYTES: usize = 128;
+/// Longest identifier that a server uses (`NAMEDATALEN` less the final zero).
+const MAX_IDENTIFIER_BYTES: usize = 63;
 
 /// The tokens of a statement that can be read.
 #[derive(Clone)]
@@ -46,7 +48,7 @@ impl<'a> Reader<'a> {
         loop {
             match self.next()? {
                 SqlToken::Word(part) | SqlToken::QuotedName(part) if !part.contains(&b'"') => {
-                    name.push_str(&String::from_utf8_lossy(part).to_ascii_lowercase());
+                    name.push_str(&String::from_utf8_lossy(cut(part)?).to_ascii_lowercase());
                 }
                 _ => return None,
             }
@@ -58,6 +60,15 @@ impl<'a> Reader<'a> {
                 _ => return (name.len() <= MAX_NAME_BYTES).then_some(name),
             }
         }
+    }
+}
+
+/// An identifier as the server reads it: the rest of a longer one is ignored. `None` if where it is cut depends on the encoding
+/// of the server.
+pub(crate) fn cut(identifier: &[u8]) -> Option<&[u8]> {
+    match identifier.get(..MAX_IDENTIFIER_BYTES) {
+        Some(kept) if identifier.len() > MAX_IDENTIFIER_BYTES => identifier.is_ascii().then_some(kept),
+        _ => Some(identifier),
     }
 }
 
@@ -79,4 +90,17 @@ pub(crate) fn is_keyword(token: SqlToken<'_>, keywords: &[&str]) -> bool {
 /// True if the text of a token contains this, ignoring case.
 pub(crate) fn contains(text: &[u8], part: &str) -> bool {
     text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_of_a_setting_is_cut_as_by_the_server() {
+        let name = |text: &str| Reader::new(text.as_bytes()).setting_name();
+        let long = "x".repeat(MAX_IDENTIFIER_BYTES + 1);
+        assert_eq!(name(&format!("{long}.{long}")), Some(format!("{0}.{0}", &long[1..])));
+        assert_eq!(name(&format!("\"ä{long}\"")), None, "that depends on the encoding");
+    }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// The port of a pooler, if the target has none.
 const DEFAULT_PORT: u16 = 6432;
+/// Exit status after SIGINT.
+const INTERRUPTED: i32 = 130;
 /// The password of the user, as for psql.
 const PASSWORD_VARIABLE: &str = "PGPASSWORD";
 
@@ -23,8 +25,11 @@ pub(super) fn run(options: &DrillArguments) -> Result<ExitCode, Failure> {
     let is_interrupted = Arc::new(AtomicBool::new(false));
     let flag = is_interrupted.clone();
     runtime.spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            flag.store(true, Ordering::Relaxed);
+        // The second time, nothing is waited for.
+        while tokio::signal::ctrl_c().await.is_ok() {
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(INTERRUPTED);
+            }
         }
     });
     let request = DrillRequest {

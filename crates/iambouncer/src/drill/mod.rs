@@ -34,6 +34,8 @@ const CHECK_LIMIT: Duration = Duration::from_secs(120);
 const LOGIN_PAUSE: Duration = Duration::from_millis(100);
 /// Interval at which the end of all clients is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest time for an answer: more than `query_wait_timeout` of the pooler.
+const QUERY_LIMIT: Duration = Duration::from_secs(180);
 /// Limits on answers.
 const ANSWER_LIMITS: AnswerLimits =
     AnswerLimits { message_bytes: 64 * 1024, messages: 40_000, rows: 20_000, bytes: 4 * 1024 * 1024 };
@@ -136,8 +138,12 @@ async fn drill(context: Rc<Context>, request: DrillRequest) -> Result<DrillRepor
     while drill.running.get() > 0 {
         timers::sleep(LOOK_INTERVAL).await;
     }
+    let ended_at = worker::now();
     let found = drill.read_table().await?;
-    let report = DrillReport::new(&drill.attempts.borrow(), &found, clock);
+    let report = DrillReport::new(&drill.attempts.borrow(), &found, clock, ended_at);
+    if !report.is_bad() {
+        drill.drop_table().await;
+    }
     Ok(report)
 }
 
@@ -150,9 +156,9 @@ struct DrillSession {
 impl DrillSession {
     async fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, SqlError> {
         let stream = &mut self.login.stream;
-        sql_client::query(stream, &mut self.inbound, sql, ANSWER_LIMITS, |_| ())
-            .await
-            .map(|answer| answer.rows)
+        let asked = sql_client::query(stream, &mut self.inbound, sql, ANSWER_LIMITS, |_| ());
+        let too_late = || Err(SqlError::Connection(io::ErrorKind::TimedOut.into()));
+        timers::timeout(QUERY_LIMIT, asked).await.unwrap_or_else(too_late).map(|answer| answer.rows)
     }
 }
 
@@ -205,9 +211,15 @@ impl Drill {
             found.extend(rows.iter().filter_map(history::row));
             from = to;
         }
-        let dropped = session.query(&format!("DROP TABLE {}", self.table)).await;
-        dropped.map_err(|error| error.to_string())?;
         session.login.close();
         Ok(found)
+    }
+
+    /// A table whose entries are not as expected is left for an examination, as is one that cannot be dropped.
+    async fn drop_table(&self) {
+        if let Ok(mut session) = self.log_in().await {
+            let _ = session.query(&format!("DROP TABLE {}", self.table)).await;
+            session.login.close();
+        }
     }
 }

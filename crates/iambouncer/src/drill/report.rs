@@ -17,7 +17,7 @@ const MAX_ERRORS: usize = 20;
 pub struct CommitGap {
     /// When it began: a commit, or the start.
     pub from: SystemTime,
-    /// When it ended: a commit.
+    /// When it ended: a commit, or the end.
     pub until: SystemTime,
 }
 
@@ -38,8 +38,13 @@ pub struct DrillReport {
 }
 
 impl DrillReport {
-    /// `found` is the table; `clock` is the same moment by both clocks.
-    pub(super) fn new(attempts: &[WrittenEntry], found: &[(u64, u64)], clock: (Instant, SystemTime)) -> Self {
+    /// `found` is the table; `clock` is the same moment by both clocks, when the clients began.
+    pub(super) fn new(
+        attempts: &[WrittenEntry],
+        found: &[(u64, u64)],
+        clock: (Instant, SystemTime),
+        ended_at: Instant,
+    ) -> Self {
         let mut errors = BTreeMap::new();
         for attempt in attempts {
             if let EntryOutcome::Failed(error) | EntryOutcome::Unknown(error) = &attempt.outcome {
@@ -49,7 +54,7 @@ impl DrillReport {
         let waits = || attempts.iter().map(|attempt| attempt.ended.saturating_duration_since(attempt.began));
         Self {
             counts: Comparison::new(attempts, found),
-            longest_gap: longest_gap(attempts, clock),
+            longest_gap: longest_gap(attempts, clock, ended_at),
             longest_wait: waits().max().unwrap_or_default(),
             long_waits: waits().filter(|wait| *wait > LONG_WAIT).count() as u64,
             errors,
@@ -63,12 +68,16 @@ impl DrillReport {
     }
 }
 
-/// The longest time between two commits of any clients.
-fn longest_gap(attempts: &[WrittenEntry], clock: (Instant, SystemTime)) -> Option<CommitGap> {
+/// The longest time between two commits of any clients, or the beginning or the end.
+fn longest_gap(
+    attempts: &[WrittenEntry],
+    clock: (Instant, SystemTime),
+    ended_at: Instant,
+) -> Option<CommitGap> {
     let is_committed = |attempt: &&WrittenEntry| attempt.outcome == EntryOutcome::Committed;
     let mut commits: Vec<Instant> =
         attempts.iter().filter(is_committed).map(|attempt| attempt.ended).collect();
-    commits.push(clock.0);
+    commits.extend([clock.0, ended_at]);
     commits.sort();
     let wall = |at: Instant| clock.1 + at.saturating_duration_since(clock.0);
     let pairs = commits.windows(2).map(|pair| (pair[0], pair[1]));
@@ -142,7 +151,7 @@ mod tests {
             attempt(3, 1600, EntryOutcome::Committed),
         ];
         let wall = UNIX_EPOCH + Duration::from_secs(1000);
-        let report = DrillReport::new(&attempts, &[(0, 1), (2, 1), (3, 1)], (began, wall));
+        let report = DrillReport::new(&attempts, &[(0, 1), (2, 1), (3, 1)], (began, wall), at(1700));
         let gap = report.longest_gap.unwrap();
         assert_eq!((gap.length(), gap.from), (Duration::from_millis(1490), wall + Duration::from_millis(10)));
         assert_eq!(report.long_waits, 2);

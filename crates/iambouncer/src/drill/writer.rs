@@ -31,7 +31,8 @@ pub(super) async fn write(drill: Rc<Drill>, number: u32) {
             break;
         }
         let entry = drill.next_entry.replace(drill.next_entry.get() + 1);
-        let began = worker::now();
+        // A login that was necessary counts.
+        let began = next_at;
         // Half of the clients use transactions of several statements.
         let outcome = match number.is_multiple_of(2) {
             true => write_alone(open, &drill.table, entry).await,
@@ -73,11 +74,14 @@ async fn write_in_transaction(session: &mut DrillSession, table: &str, entry: u6
     }
     match session.query("COMMIT").await {
         Ok(_) => EntryOutcome::Committed,
-        Err(error) => outcome_of(&error),
+        Err(SqlError::Refused { severity, code, message, .. }) if severity == "ERROR" => {
+            EntryOutcome::Failed(format!("{code} {message}"))
+        }
+        Err(error) => EntryOutcome::Unknown(code_of(&error)),
     }
 }
 
-/// The outcome of an entry if the statement that commits it has failed.
+/// The outcome of an entry if the INSERT that commits it has failed.
 fn outcome_of(error: &SqlError) -> EntryOutcome {
     let code = code_of(error);
     match error {

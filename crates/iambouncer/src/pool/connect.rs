@@ -217,6 +217,7 @@ impl Pool {
             );
         }
         self.shared.set_failure(None);
+        self.follow_writer(&server.info);
         let took = Instant::now() - started;
         self.logins.record_success(took);
         let logins = &self.context.process.logins;

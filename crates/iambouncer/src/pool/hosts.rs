@@ -10,6 +10,7 @@ use crate::server::target::LoginTarget;
 use crate::server::{Diagnosis, LoginError, ServerInfo};
 use crate::server_roles::{HostAnswer, HostOrder, RETRY_INTERVAL, RequiredRole};
 use crate::worker::{self, timers};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 /// How often the logins under way are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// A search ends when all hosts but silent ones have answered, and this number of looks has passed.
-const LOOKS_AT_SILENT: u32 = 5;
+/// After this number of looks at logins that are all silent, the other hosts are tried again.
+const LOOKS_AT_SILENT: u32 = 3;
 
 /// Completes the target of a login.
 pub(super) type Adjust<'a> = &'a dyn Fn(&mut LoginTarget);
@@ -56,6 +57,23 @@ impl Pool {
         search.run(line.target_session_attrs).await
     }
 
+    /// A login has found the writer: servers at other hosts were, and are closed as soon as they are free.
+    pub(super) fn follow_writer(self: &Rc<Self>, info: &ServerInfo) {
+        let Some(required) = info.facts.required.as_ref().filter(|required| required.wants_writer()) else {
+            return;
+        };
+        if self.shared.set_writer(&required.host) {
+            self.leave_other_writers();
+            self.run_on_others(Self::leave_other_writers);
+        }
+    }
+
+    fn leave_other_writers(self: &Rc<Self>) {
+        if let Some(writer) = self.shared.writer() {
+            self.table.mark_others(&writer);
+        }
+    }
+
     /// Closes servers whose address is not that of a server as required any more, as soon as they are free.
     pub(super) fn apply_role_changes(&self) {
         let roles = &self.context.process.server_roles;
@@ -67,11 +85,9 @@ impl Pool {
     #[cold]
     pub fn doubt_role(self: &Rc<Self>, info: &ServerInfo) {
         let Some(required) = &info.facts.required else { return };
-        let wants_writer =
-            matches!(required.wanted, TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary);
-        if wants_writer
+        if required.wants_writer()
             && !info.close_needed.get()
-            && self.context.process.server_roles.may_doubt(&required.server, worker::now())
+            && self.context.process.server_roles.may_doubt(&required.address, worker::now())
         {
             info.close_needed.set(true);
             self.replace(info);
@@ -101,32 +117,38 @@ struct HostSearch<'a> {
 }
 
 impl HostSearch<'_> {
-    /// Tries the hosts one after the other: the next one when one has failed, or is silent.
+    /// Tries the hosts one after the other: the next one when one has failed, or is silent. While the last ones are silent,
+    /// the others are asked again.
     async fn run(&self, wanted: TargetSessionAttrs) -> Result<LoginResult, Diagnosis> {
         let HostOrder { tried, left_out, .. } = self.order(wanted).await;
-        let mut waiting = tried.into_iter();
+        let mut waiting = VecDeque::from(tried);
         let mut running: Vec<HostLogin<'_>> = Vec::new();
-        let mut failures = Vec::new();
+        let mut failures = BTreeMap::new();
         let mut looks_at_silent = 0;
         loop {
             if running.iter().all(|login| login.progress.is_silent()) {
-                match waiting.next() {
+                match waiting.pop_front() {
                     Some(at) => running.push(self.log_in_at(at, wanted)),
-                    None if running.is_empty() || looks_at_silent >= LOOKS_AT_SILENT => {
-                        self.give_up(&running, wanted);
-                        failures.extend(running.iter().map(|login| (login.at, self.time_out(login))));
+                    None if running.is_empty() => return Err(self.explain(wanted, failures, &left_out)),
+                    None => looks_at_silent += 1,
+                }
+                if looks_at_silent == LOOKS_AT_SILENT {
+                    looks_at_silent = 0;
+                    if self.is_decided(wanted, &failures) {
+                        running.iter().for_each(|login| self.record_unreachable(login.at, wanted));
                         return Err(self.explain(wanted, failures, &left_out));
                     }
-                    None => looks_at_silent += 1,
+                    waiting.extend(self.others(&failures, wanted));
                 }
             }
             match timers::timeout(LOOK_INTERVAL, first_of(&mut running)).await {
                 Some((_, Ok(logged_in))) => {
                     // The next login does not wait for them.
-                    self.give_up(&running, wanted);
+                    let silent = running.iter().filter(|login| login.progress.is_silent());
+                    silent.for_each(|login| self.record_unreachable(login.at, wanted));
                     return Ok(logged_in);
                 }
-                Some((at, Err(failed))) => failures.push((at, failed)),
+                Some((at, Err(failed))) => drop(failures.insert(at, failed)),
                 None => {}
             }
         }
@@ -159,7 +181,7 @@ impl HostSearch<'_> {
             let learned = || pool.shared.learned();
             let mut target =
                 LoginTarget::new(&loaded, self.line, database, user, &self.line.host[at], learned);
-            target.required = Some(RequiredRole { server: host.clone(), wanted });
+            target.required = Some(RequiredRole { host: host.clone(), address: host.clone(), wanted });
             (self.adjust)(&mut target);
             let logged_in = login::log_in(&pool.context, &target, &progress).await;
             if logged_in.as_ref().is_err_and(is_unreachable) {
@@ -180,32 +202,40 @@ impl HostSearch<'_> {
         roles.record_answer(&self.hosts[at], wanted, HostAnswer::Unreachable, worker::now());
     }
 
-    /// These logins are abandoned.
-    fn give_up(&self, running: &[HostLogin<'_>], wanted: TargetSessionAttrs) {
-        for login in running.iter().filter(|login| login.progress.is_silent()) {
-            self.record_unreachable(login.at, wanted);
-        }
+    /// True if the outcome does not depend on hosts that are silent: a refusal; or no standby is preferred that answers.
+    fn is_decided(&self, wanted: TargetSessionAttrs, failures: &BTreeMap<usize, Diagnosis>) -> bool {
+        failures.values().any(|failed| failed.error.is_refusal())
+            || wanted == TargetSessionAttrs::Standby
+                && self.line.target_session_attrs == TargetSessionAttrs::PreferStandby
     }
 
-    fn time_out(&self, login: &HostLogin<'_>) -> Diagnosis {
-        let target = self.hosts[login.at].to_string();
-        login.progress.explain(LoginError::NoAnswer { target, stage: login.progress.stage() })
+    /// The hosts to try again while others are silent: those that may be promoted, or come back.
+    fn others(&self, failures: &BTreeMap<usize, Diagnosis>, wanted: TargetSessionAttrs) -> Vec<usize> {
+        let order = self.pool.context.process.server_roles.order(&self.hosts, wanted, worker::now());
+        let may_change = |at: &usize| {
+            failures
+                .get(at)
+                .is_some_and(|failed| failed.error.is_wrong_role() || is_unreachable(&failed.error))
+        };
+        order.tried.into_iter().filter(may_change).collect()
     }
 
-    /// The failure of the search: a refusal, or another failure of a host that was reached; then that none is suitable;
-    /// then that none was reached.
+    /// The failure of the search. That no host is suitable comes first: refusals at a moment at which hosts change are
+    /// temporary. Then a refusal, or another failure of a host that was reached.
     fn explain(
         &self,
         wanted: TargetSessionAttrs,
-        mut failures: Vec<(usize, Diagnosis)>,
+        failures: BTreeMap<usize, Diagnosis>,
         left_out: &[(usize, HostAnswer)],
     ) -> Diagnosis {
         let is_specific = |error: &LoginError| !error.is_wrong_role() && !error.is_about_reaching();
-        let refused = failures.iter().position(|(_, failed)| failed.error.is_refusal());
-        let specific = || failures.iter().position(|(_, failed)| is_specific(&failed.error));
-        let only = || (failures.len() == 1 && left_out.is_empty()).then_some(0);
-        if let Some(at) = refused.or_else(specific).or_else(only) {
-            return failures.swap_remove(at).1;
+        let first = |is: &dyn Fn(&LoginError) -> bool| failures.values().find(|failed| is(&failed.error));
+        let only = || failures.values().next().filter(|_| failures.len() == 1 && left_out.is_empty());
+        let reported = first(&LoginError::is_refusal).or_else(|| first(&is_specific)).or_else(only);
+        let is_settled =
+            first(&LoginError::is_wrong_role).is_none() || failures.len() == 1 && left_out.is_empty();
+        if let Some(failed) = reported.filter(|_| is_settled) {
+            return failed.clone();
         }
         let mut found: Vec<(usize, String)> = failures
             .iter()
@@ -214,7 +244,8 @@ impl HostSearch<'_> {
                 error => (*at, format!("{}: {error}", self.hosts[*at])),
             })
             .collect();
-        found.extend(left_out.iter().map(|(at, answer)| match answer {
+        let left_out = left_out.iter().filter(|(at, _)| !failures.contains_key(at));
+        found.extend(left_out.map(|(at, answer)| match answer {
             HostAnswer::Unsuitable(role) => (*at, format!("{} is {role}", self.hosts[*at])),
             _ => (*at, format!("{} could not be reached a moment ago", self.hosts[*at])),
         }));
@@ -227,7 +258,7 @@ impl HostSearch<'_> {
 /// True if the failure says that the host cannot be reached by any login.
 fn is_unreachable(error: &LoginError) -> bool {
     match error {
-        LoginError::Resolve { .. } | LoginError::Connect { .. } | LoginError::NoAnswer { .. } => true,
+        LoginError::Resolve { .. } | LoginError::Connect { .. } | LoginError::BrokenOff(_) => true,
         LoginError::Timeout { stage, .. } => {
             matches!(stage, LoginStage::Network | LoginStage::Tls | LoginStage::Answer)
         }

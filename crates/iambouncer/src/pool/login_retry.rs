@@ -53,6 +53,8 @@ impl Pool {
         let is_over_after =
             settings.server_login_retry.max(MAX_INTERRUPTION) + settings.server_connect_timeout;
         let last = self.shared.failure().filter(|last| now < last.at + is_over_after);
-        last.map_or(now, |last| last.since.max(self.queue.freed_at()))
+        last.map_or(now, |last| {
+            self.queue.freed_since().map_or(last.since, |freed_at| last.since.max(freed_at))
+        })
     }
 }

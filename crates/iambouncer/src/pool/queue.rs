@@ -14,11 +14,12 @@ use std::time::Instant;
 pub(super) struct Queue {
     places: RefCell<VecDeque<Rc<QueuePlace>>>,
     freed_at: Cell<Instant>,
+    has_freed: Cell<bool>,
 }
 
 impl Queue {
     pub(super) fn new(now: Instant) -> Self {
-        Self { places: RefCell::default(), freed_at: Cell::new(now) }
+        Self { places: RefCell::default(), freed_at: Cell::new(now), has_freed: Cell::new(false) }
     }
 
     /// True if no place has been taken; a place whose client has left may still be in the queue.
@@ -38,9 +39,15 @@ impl Queue {
     #[inline]
     pub(super) fn record_release(&self, now: Instant) {
         self.freed_at.set(now);
+        self.has_freed.set(true);
     }
 
-    /// When a server last became free.
+    /// The same, if one has.
+    pub(super) fn freed_since(&self) -> Option<Instant> {
+        self.has_freed.get().then(|| self.freed_at.get())
+    }
+
+    /// When a server last became free; at first, when the queue was made.
     pub(super) fn freed_at(&self) -> Instant {
         self.freed_at.get()
     }

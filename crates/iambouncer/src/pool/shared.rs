@@ -53,6 +53,8 @@ pub struct SharedPool {
     is_forgotten: AtomicBool,
     has_failed: AtomicBool,
     failure: Mutex<Option<RecentFailure>>,
+    /// The host that has served the last login for which a writer was required.
+    writer: Mutex<Option<Arc<str>>>,
     server_parameters: Mutex<Option<ReportedParameters>>,
     learned: Mutex<Option<LearnedCredential>>,
     /// Advanced when a client has shown another password than the previous one.
@@ -73,6 +75,7 @@ impl SharedPool {
             is_forgotten: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
             failure: Mutex::default(),
+            writer: Mutex::default(),
             server_parameters: Mutex::default(),
             learned: Mutex::default(),
             password_version: AtomicU64::new(0),
@@ -131,6 +134,17 @@ impl SharedPool {
         let mut slot = locked(&self.failure);
         self.has_failed.store(failure.is_some(), Ordering::Release);
         *slot = failure;
+    }
+
+    /// The host that is the writer.
+    pub(super) fn writer(&self) -> Option<Arc<str>> {
+        locked(&self.writer).clone()
+    }
+
+    /// True if another host was the writer before.
+    pub(super) fn set_writer(&self, host: &Arc<str>) -> bool {
+        let before = locked(&self.writer).replace(host.clone());
+        before.is_some_and(|before| before != *host)
     }
 
     /// Parameters reported by the newest server at its login.

@@ -76,4 +76,14 @@ impl ServerTable {
             }
         }
     }
+
+    /// Marks servers that were the writer at other hosts.
+    pub(super) fn mark_others(&self, writer: &str) {
+        for info in self.list() {
+            let required = info.facts.required.as_ref();
+            if required.is_some_and(|required| required.wants_writer() && *required.host != *writer) {
+                info.close_needed.set(true);
+            }
+        }
+    }
 }

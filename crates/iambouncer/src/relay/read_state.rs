@@ -92,7 +92,7 @@ impl Exchange {
         }
         if rights {
             sql.push_str(if probes { "," } else { "" });
-            setting_rights::push_columns(&mut sql, parameters, &settings);
+            setting_rights::push_columns(&mut sql, parameters, &settings, session.server_version());
         }
         for (at, id) in settings.iter().enumerate() {
             sql.push_str(if at > 0 || probes || rights { "," } else { "" });

@@ -277,7 +277,7 @@ fn cause_of_error(error: &LoginError, line: LineSummary) -> LoginFailure {
         LoginError::Resolve { .. } => LoginFailure::UnknownHost,
         LoginError::Connect { kind: ErrorKind::ConnectionRefused, .. } => LoginFailure::ConnectionRefused,
         LoginError::Connect { .. } => LoginFailure::Network,
-        LoginError::Timeout { stage, .. } | LoginError::NoAnswer { stage, .. } => match stage {
+        LoginError::Timeout { stage, .. } => match stage {
             LoginStage::Answer => LoginFailure::ServerBusy,
             LoginStage::RateLimit => LoginFailure::Throttled,
             LoginStage::Credentials => LoginFailure::MetadataUnreachable,

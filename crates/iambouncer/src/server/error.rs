@@ -100,14 +100,6 @@ pub enum LoginError {
         /// The stage that was reached.
         stage: LoginStage,
     },
-    /// With several hosts, a host is given up earlier.
-    #[error("no answer from {target} ({stage})")]
-    NoAnswer {
-        /// Host and port.
-        target: String,
-        /// The stage that was reached.
-        stage: LoginStage,
-    },
     /// `iam_login_rate`.
     #[error("too many IAM logins to {0} are queued (iam_login_rate)")]
     LoginRate(String),
@@ -244,7 +236,7 @@ impl LoginError {
         match self {
             Self::Resolve { .. } => "server DNS lookup failed".into(),
             Self::Connect { .. } => "connect failed".into(),
-            Self::Timeout { .. } | Self::NoAnswer { .. } => "connect timeout".into(),
+            Self::Timeout { .. } => "connect timeout".into(),
             Self::Refused { message, .. } => message.into(),
             other => other.to_string().into(),
         }
@@ -258,7 +250,6 @@ impl LoginError {
             Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::Timeout { .. }
-            | Self::NoAnswer { .. }
             | Self::LoginRate(_)
             | Self::WrongRole { .. }
             | Self::NoSuitableServer { .. }
@@ -272,11 +263,7 @@ impl LoginError {
     /// True if the server cannot be reached, or is starting or stopping.
     pub fn is_about_reaching(&self) -> bool {
         match self {
-            Self::Resolve { .. }
-            | Self::Connect { .. }
-            | Self::Timeout { .. }
-            | Self::NoAnswer { .. }
-            | Self::BrokenOff(_) => true,
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } | Self::BrokenOff(_) => true,
             Self::Refused { code, .. } => code.starts_with("57P"),
             _ => false,
         }
@@ -299,7 +286,6 @@ impl LoginError {
             Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::Timeout { .. }
-            | Self::NoAnswer { .. }
             | Self::WrongRole { .. }
             | Self::NoSuitableServer { .. }
             | Self::BrokenOff(_) => (Blame::Server, "08001".into()),

@@ -194,16 +194,16 @@ impl LoginExchange<'_> {
             Some(role) => role,
             None => self.ask_for_role().await?,
         };
-        let RequiredRole { server, wanted } = required;
+        let RequiredRole { host, wanted, .. } = required;
         let address: Arc<str> = route.endpoint.to_string().into();
         let (roles, now) = (&self.context.process.server_roles, worker::now());
         roles.record_address(&address, role.in_recovery, now);
         if role.fits(*wanted) {
-            roles.record_answer(server, *wanted, HostAnswer::Suitable, now);
-            return Ok(RequiredRole { server: address, wanted: *wanted });
+            roles.record_answer(host, *wanted, HostAnswer::Suitable, now);
+            return Ok(RequiredRole { address, ..required.clone() });
         }
-        roles.record_answer(server, *wanted, HostAnswer::Unsuitable(role), now);
-        Err(LoginError::WrongRole { server: server.to_string(), wanted: *wanted, role })
+        roles.record_answer(host, *wanted, HostAnswer::Unsuitable(role), now);
+        Err(LoginError::WrongRole { server: host.to_string(), wanted: *wanted, role })
     }
 
     /// For servers before version 14, which report no role.

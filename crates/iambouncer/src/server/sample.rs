@@ -24,7 +24,11 @@ fn facts(now: Instant) -> ServerFacts {
         pid: 13,
         cancel_key: Box::from(*b"14"),
         route: Route { endpoint: Endpoint::Unix("15".into()), tls: None, address: None },
-        required: Some(RequiredRole { server: "23".into(), wanted: TargetSessionAttrs::Standby }),
+        required: Some(RequiredRole {
+            host: "23".into(),
+            address: "24".into(),
+            wanted: TargetSessionAttrs::Standby,
+        }),
         remote: Some(Endpoint::Unix("16".into())),
         local: Some(Endpoint::Unix("17".into())),
         tls: "18".to_owned(),

@@ -25,7 +25,7 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Self {
-        let config_lines = vec!["wal_level = replica".to_owned(), "hot_standby = on".to_owned()];
+        let config_lines = vec!["log_connections = on".to_owned()];
         let options = PostgresOptions { config_lines, ..PostgresOptions::default() };
         let mut first = start(options.clone());
         first.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
@@ -126,6 +126,24 @@ fn a_host_that_does_not_answer_delays_one_login_only() {
     silent.set_nonblocking(true).unwrap();
     let tried = std::iter::from_fn(|| silent.accept().ok()).count();
     assert_eq!(tried, 1, "{} servers are open", clients.len());
+}
+
+/// The search waited for that host until `server_connect_timeout` had passed.
+#[test]
+fn a_standby_is_asked_again_while_another_host_does_not_answer() {
+    let cluster = Cluster::new();
+    let port = cluster.first.port();
+    let _silent = TcpListener::bind((SILENT, port)).expect("the port is free at this address");
+    let line = format!(
+        "app = host={SILENT},{SECOND} port={port} dbname=app target_session_attrs=primary load_balance_hosts=disable"
+    );
+    let bouncer = Start::databases(&line).set("server_connect_timeout = 100").start();
+    let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    let logins = || cluster.second.log().matches("connection authorized: user=app").count();
+    eventually("the standby is asked again", || logins() >= 3);
+    cluster.second.promote().unwrap();
+    client.until_ready();
+    assert_eq!(address(&mut client), SECOND);
 }
 
 #[test]
