@@ -138,7 +138,7 @@ impl HostSearch<'_> {
                         running.iter().for_each(|login| self.record_unreachable(login.at, wanted));
                         return Err(self.explain(wanted, failures, &left_out));
                     }
-                    waiting.extend(self.others(&failures, wanted));
+                    waiting.extend(self.others(&running, &failures, wanted));
                 }
             }
             match timers::timeout(LOOK_INTERVAL, first_of(&mut running)).await {
@@ -210,14 +210,20 @@ impl HostSearch<'_> {
     }
 
     /// The hosts to try again while others are silent: those that may be promoted, or come back.
-    fn others(&self, failures: &BTreeMap<usize, Diagnosis>, wanted: TargetSessionAttrs) -> Vec<usize> {
+    fn others(
+        &self,
+        running: &[HostLogin<'_>],
+        failures: &BTreeMap<usize, Diagnosis>,
+        wanted: TargetSessionAttrs,
+    ) -> Vec<usize> {
         let order = self.pool.context.process.server_roles.order(&self.hosts, wanted, worker::now());
         let may_change = |at: &usize| {
             failures
                 .get(at)
                 .is_some_and(|failed| failed.error.is_wrong_role() || is_unreachable(&failed.error))
         };
-        order.tried.into_iter().filter(may_change).collect()
+        let is_silent = |at: &usize| running.iter().any(|login| login.at == *at);
+        order.tried.into_iter().filter(|at| may_change(at) && !is_silent(at)).collect()
     }
 
     /// The failure of the search. That no host is suitable comes first: refusals at a moment at which hosts change are
@@ -232,9 +238,9 @@ impl HostSearch<'_> {
         let first = |is: &dyn Fn(&LoginError) -> bool| failures.values().find(|failed| is(&failed.error));
         let only = || failures.values().next().filter(|_| failures.len() == 1 && left_out.is_empty());
         let reported = first(&LoginError::is_refusal).or_else(|| first(&is_specific)).or_else(only);
-        let is_settled =
-            first(&LoginError::is_wrong_role).is_none() || failures.len() == 1 && left_out.is_empty();
-        if let Some(failed) = reported.filter(|_| is_settled) {
+        let is_unsuitable = |(_, answer): &(usize, HostAnswer)| matches!(answer, HostAnswer::Unsuitable(_));
+        let may_change = first(&LoginError::is_wrong_role).is_some() || left_out.iter().any(is_unsuitable);
+        if let Some(failed) = reported.filter(|_| !may_change || self.hosts.len() == 1) {
             return failed.clone();
         }
         let mut found: Vec<(usize, String)> = failures
