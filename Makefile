@@ -11,7 +11,7 @@ NEWEST := 18
 OLDEST := 14
 # The builds of other versions have neither pg_basebackup nor PAM, which these need. They run with the system's version.
 NOT_IN_BUILDS := --skip a_base_backup_passes_through_the_pooler --skip a_real_postgresql_with_pam_accepts_the_poolers_token
-CORE := answers auth_query cancel copy drop_in fatal_with_answer libpq lifetimes lingering listen login login_parameters messages \
+CORE := answers auth_query cancel copy drop_in failover fatal_with_answer libpq lifetimes lingering listen login login_parameters messages \
 	notices odd_passwords pooling prepared protocol replication server_checks server_logins session_state tls tls_endings waiting
 # With TEST_MOVE_CLIENTS, clients change their worker after every request: these do not depend on where a client is.
 MOVING := answers cancel copy listen messages pooling prepared protocol session_state waiting
