@@ -86,13 +86,6 @@ pub struct RequiredRole {
     pub wanted: TargetSessionAttrs,
 }
 
-impl RequiredRole {
-    /// True if there is one such server.
-    pub fn wants_writer(&self) -> bool {
-        matches!(self.wanted, TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary)
-    }
-}
-
 /// What a host has last answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostAnswer {
@@ -202,7 +195,6 @@ impl ServerRoles {
     /// have accepted writes, the last one comes first. The caller tries them: others leave out the unsuitable ones for a
     /// while.
     pub fn order(&self, hosts: &[Arc<str>], wanted: TargetSessionAttrs, now: Instant) -> HostOrder {
-        let is_writer = matches!(wanted, TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary);
         let known = &mut self.known().hosts;
         let mut order = HostOrder::default();
         let mut ranked = Vec::with_capacity(hosts.len());
@@ -213,7 +205,7 @@ impl ServerRoles {
             };
             let age = now.saturating_duration_since(last.at);
             let rank = match last.answer {
-                HostAnswer::Suitable => (0, if is_writer { age } else { Duration::ZERO }),
+                HostAnswer::Suitable => (0, if wanted.is_writer() { age } else { Duration::ZERO }),
                 answer if age < RETRY_INTERVAL => {
                     order.left_out.push((at, answer));
                     continue;

@@ -88,6 +88,13 @@ words! {
     }
 }
 
+impl TargetSessionAttrs {
+    /// True if there is one such server.
+    pub fn is_writer(self) -> bool {
+        matches!(self, Self::ReadWrite | Self::Primary)
+    }
+}
+
 words! {
     /// What happens to the state of a client's session when it changes its server.
     SessionState {

@@ -61,7 +61,7 @@ fn insert(table: &str, entry: u64) -> String {
 async fn write_alone(session: &mut DrillSession, table: &str, entry: u64) -> EntryOutcome {
     match session.query(&insert(table, entry)).await {
         Ok(_) => EntryOutcome::Committed,
-        Err(error) => outcome_of(&error),
+        Err(error) => outcome_of(&error, &NOTHING_SENT),
     }
 }
 
@@ -74,19 +74,17 @@ async fn write_in_transaction(session: &mut DrillSession, table: &str, entry: u6
     }
     match session.query("COMMIT").await {
         Ok(_) => EntryOutcome::Committed,
-        Err(SqlError::Refused { severity, code, message, .. }) if severity == "ERROR" => {
-            EntryOutcome::Failed(format!("{code} {message}"))
-        }
-        Err(error) => EntryOutcome::Unknown(code_of(&error)),
+        Err(error) => outcome_of(&error, &[]),
     }
 }
 
-/// The outcome of an entry if the INSERT that commits it has failed.
-fn outcome_of(error: &SqlError) -> EntryOutcome {
+/// The outcome of an entry if the statement that commits it has failed; with one of the `harmless` SQLSTATEs, it was not
+/// executed.
+fn outcome_of(error: &SqlError, harmless: &[&str]) -> EntryOutcome {
     let code = code_of(error);
     match error {
         SqlError::Refused { severity, .. } if severity == "ERROR" => EntryOutcome::Failed(code),
-        SqlError::Refused { code: sqlstate, .. } if NOTHING_SENT.contains(&sqlstate.as_str()) => {
+        SqlError::Refused { code: sqlstate, .. } if harmless.contains(&sqlstate.as_str()) => {
             EntryOutcome::Failed(code)
         }
         _ => EntryOutcome::Unknown(code),
@@ -118,10 +116,12 @@ mod tests {
             message: "x".to_owned(),
             hint: None,
         };
-        assert!(matches!(outcome_of(&refused("ERROR", "25006")), EntryOutcome::Failed(_)));
-        assert!(matches!(outcome_of(&refused("FATAL", "08001")), EntryOutcome::Failed(_)));
-        assert!(matches!(outcome_of(&refused("FATAL", "57P01")), EntryOutcome::Unknown(_)));
+        assert!(matches!(outcome_of(&refused("ERROR", "25006"), &NOTHING_SENT), EntryOutcome::Failed(_)));
+        assert!(matches!(outcome_of(&refused("FATAL", "08001"), &NOTHING_SENT), EntryOutcome::Failed(_)));
+        assert!(matches!(outcome_of(&refused("FATAL", "57P01"), &NOTHING_SENT), EntryOutcome::Unknown(_)));
+        // A COMMIT behind statements that were executed.
+        assert!(matches!(outcome_of(&refused("FATAL", "08001"), &[]), EntryOutcome::Unknown(_)));
         let closed = SqlError::Connection(std::io::ErrorKind::UnexpectedEof.into());
-        assert!(matches!(outcome_of(&closed), EntryOutcome::Unknown(_)));
+        assert!(matches!(outcome_of(&closed, &NOTHING_SENT), EntryOutcome::Unknown(_)));
     }
 }

@@ -8,7 +8,7 @@ use super::replacement::Replacement;
 use super::shared::RecentFailure;
 use super::startup_response::{LoginUsers, ServerParameters};
 use crate::client_identity::Replication;
-use crate::config::ServerAuth;
+use crate::config::{Database, Host, ServerAuth};
 use crate::health_state::FirstLogin;
 use crate::limits::Permit;
 use crate::net::{Endpoint, connection_id};
@@ -165,7 +165,7 @@ impl Pool {
     }
 
     async fn log_in(self: &Rc<Self>) -> Result<LoginResult, Diagnosis> {
-        let mut outcome = self.log_in_once().await;
+        let mut outcome = self.log_in_to_line(&|_| ()).await;
         for again in 1..=MAX_TRIES_WHILE_CLOSING {
             match &outcome {
                 Err(failed) if self.still_counts_closed_server(&failed.error) => {
@@ -174,7 +174,7 @@ impl Pool {
                 _ => break,
             }
             timers::sleep(CLOSING_PAUSE * again).await;
-            outcome = self.log_in_once().await;
+            outcome = self.log_in_to_line(&|_| ()).await;
         }
         outcome
     }
@@ -186,20 +186,20 @@ impl Pool {
         is_full && self.context.process.limits.has_closed_within(CLOSING_LIMIT, worker::now())
     }
 
-    async fn log_in_once(self: &Rc<Self>) -> Result<LoginResult, Diagnosis> {
-        self.log_in_to_line(&|_| ()).await
-    }
-
-    /// The target of the next login.
-    pub(super) fn target(&self) -> Result<LoginTarget, LoginError> {
-        let loaded = self.context.loaded();
-        let line = self.database.line.borrow().clone();
-        let host = self.logins.select_host(&line).ok_or_else(|| LoginError::Resolve {
+    /// The target of the next login, at the host whose turn it is.
+    pub(super) fn target(&self, line: &Database) -> Result<LoginTarget, LoginError> {
+        let host = self.logins.select_host(line).ok_or_else(|| LoginError::Resolve {
             host: String::new(),
             reason: "no host configured".to_owned(),
         })?;
+        Ok(self.target_at(line, &host))
+    }
+
+    /// The target of a login at one host of the line.
+    pub(super) fn target_at(&self, line: &Database, host: &Host) -> LoginTarget {
+        let loaded = self.context.loaded();
         let learned = || self.shared.learned();
-        Ok(LoginTarget::new(&loaded, &line, &self.database.name, &self.user, &host, learned))
+        LoginTarget::new(&loaded, line, &self.database.name, &self.user, host, learned)
     }
 
     fn login_succeeded(

@@ -30,7 +30,7 @@ impl Pool {
     /// Logs in to a server that is as `target_session_attrs` of the line requires. With `any`, one host is tried.
     ///
     /// # Errors
-    /// No host can be used; a refusal of the login is reported before anything else.
+    /// No host can be used; see `HostSearch::explain` for what is reported of several failures.
     pub(super) async fn log_in_to_line(
         self: &Rc<Self>,
         adjust: Adjust<'_>,
@@ -38,7 +38,7 @@ impl Pool {
         let line = self.database.line.borrow().clone();
         if line.target_session_attrs == TargetSessionAttrs::Any {
             let progress = Progress::default();
-            let mut target = self.target().map_err(|error| progress.explain(error))?;
+            let mut target = self.target(&line).map_err(|error| progress.explain(error))?;
             adjust(&mut target);
             let logged_in = login::log_in(&self.context, &target, &progress).await;
             return logged_in.map_err(|error| progress.explain(error));
@@ -59,7 +59,8 @@ impl Pool {
 
     /// A login has found the writer: servers at other hosts were, and are closed as soon as they are free.
     pub(super) fn follow_writer(self: &Rc<Self>, info: &ServerInfo) {
-        let Some(required) = info.facts.required.as_ref().filter(|required| required.wants_writer()) else {
+        let Some(required) = info.facts.required.as_ref().filter(|required| required.wanted.is_writer())
+        else {
             return;
         };
         if self.shared.set_writer(&required.host) {
@@ -85,7 +86,7 @@ impl Pool {
     #[cold]
     pub fn doubt_role(self: &Rc<Self>, info: &ServerInfo) {
         let Some(required) = &info.facts.required else { return };
-        if required.wants_writer()
+        if required.wanted.is_writer()
             && !info.close_needed.get()
             && self.context.process.server_roles.may_doubt(&required.address, worker::now())
         {
@@ -163,7 +164,7 @@ impl HostSearch<'_> {
             order = roles.order(&self.hosts, wanted, worker::now());
         }
         // Readers are spread; of writers there is one.
-        if !matches!(wanted, TargetSessionAttrs::ReadWrite | TargetSessionAttrs::Primary) {
+        if !wanted.is_writer() {
             let suitable = order.suitable;
             order.tried[..suitable].rotate_left(self.turn.checked_rem(suitable).unwrap_or(0));
         }
@@ -176,11 +177,7 @@ impl HostSearch<'_> {
         let login_progress = progress.clone();
         let login = async move {
             let progress = login_progress;
-            let loaded = pool.context.loaded();
-            let (database, user) = (&pool.database.name, &pool.user);
-            let learned = || pool.shared.learned();
-            let mut target =
-                LoginTarget::new(&loaded, self.line, database, user, &self.line.host[at], learned);
+            let mut target = pool.target_at(self.line, &self.line.host[at]);
             target.required = Some(RequiredRole { host: host.clone(), address: host.clone(), wanted });
             (self.adjust)(&mut target);
             let logged_in = login::log_in(&pool.context, &target, &progress).await;
@@ -263,15 +260,14 @@ impl HostSearch<'_> {
 
 /// True if the failure says that the host cannot be reached by any login.
 fn is_unreachable(error: &LoginError) -> bool {
-    match error {
-        LoginError::Resolve { .. } | LoginError::Connect { .. } | LoginError::BrokenOff(_) => true,
-        LoginError::Timeout { stage, .. } => {
-            matches!(stage, LoginStage::Network | LoginStage::Tls | LoginStage::Answer)
+    let was_for_aws = matches!(
+        error,
+        LoginError::Timeout {
+            stage: LoginStage::RateLimit | LoginStage::Credentials | LoginStage::Secret,
+            ..
         }
-        // Starting, stopping, or crashed.
-        LoginError::Refused { code, .. } => code.starts_with("57P"),
-        _ => false,
-    }
+    );
+    error.is_about_reaching() && !was_for_aws
 }
 
 /// The first of these logins to end, which is removed.

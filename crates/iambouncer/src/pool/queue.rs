@@ -13,13 +13,13 @@ use std::time::Instant;
 /// The queue of one pool at one worker.
 pub(super) struct Queue {
     places: RefCell<VecDeque<Rc<QueuePlace>>>,
-    freed_at: Cell<Instant>,
-    has_freed: Cell<bool>,
+    made_at: Instant,
+    freed_at: Cell<Option<Instant>>,
 }
 
 impl Queue {
     pub(super) fn new(now: Instant) -> Self {
-        Self { places: RefCell::default(), freed_at: Cell::new(now), has_freed: Cell::new(false) }
+        Self { places: RefCell::default(), made_at: now, freed_at: Cell::new(None) }
     }
 
     /// True if no place has been taken; a place whose client has left may still be in the queue.
@@ -38,18 +38,17 @@ impl Queue {
     /// Records that a client has released a server.
     #[inline]
     pub(super) fn record_release(&self, now: Instant) {
-        self.freed_at.set(now);
-        self.has_freed.set(true);
+        self.freed_at.set(Some(now));
     }
 
     /// The same, if one has.
     pub(super) fn freed_since(&self) -> Option<Instant> {
-        self.has_freed.get().then(|| self.freed_at.get())
+        self.freed_at.get()
     }
 
     /// When a server last became free; at first, when the queue was made.
     pub(super) fn freed_at(&self) -> Instant {
-        self.freed_at.get()
+        self.freed_at.get().unwrap_or(self.made_at)
     }
 
     /// Grants a server of the pool to the client that has waited longest.

@@ -20,16 +20,9 @@ struct Situation {
     freed_at: Instant,
     /// Pause until the next login.
     retry: Duration,
-    failure: FailureKind,
-}
-
-/// Why the last login has failed, as far as clients are concerned.
-#[derive(Clone, Copy)]
-enum FailureKind {
-    /// Another login would fail, too.
-    Refused,
-    /// Another login may succeed, but `server_unreachable_timeout` has passed.
-    Unreachable { limit: Duration },
+    /// How long a client waits while servers are busy: [`PATIENCE`], or `server_unreachable_timeout` if another login may
+    /// succeed.
+    patience: Duration,
 }
 
 impl Situation {
@@ -38,16 +31,9 @@ impl Situation {
         let passed = |since: Instant| self.now.saturating_duration_since(since);
         // Another login now would be refused as well.
         let is_known = refused_at >= since || passed(refused_at) < self.retry;
-        let is_decided = match self.failure {
-            FailureKind::Refused => {
-                self.serving == 0 || (passed(since) >= PATIENCE && passed(self.freed_at) >= PATIENCE)
-            }
-            // Logins count as serving, and one may always be under way.
-            FailureKind::Unreachable { limit } => {
-                self.serving == 0 || (passed(since) >= limit && passed(self.freed_at) >= limit)
-            }
-        };
-        is_known && is_decided
+        // Logins count as serving, and one may always be under way.
+        let is_over = passed(since) >= self.patience && passed(self.freed_at) >= self.patience;
+        is_known && (self.serving == 0 || is_over)
     }
 }
 
@@ -64,9 +50,9 @@ impl Pool {
         let settings = &self.context.config().settings;
         let (now, limit) = (worker::now(), settings.server_unreachable_timeout);
         let is_too_long = !limit.is_zero() && now.saturating_duration_since(failure.since) >= limit;
-        let kind = match failure.login.error.is_refusal() {
-            true => FailureKind::Refused,
-            false if is_too_long => FailureKind::Unreachable { limit },
+        let patience = match failure.login.error.is_refusal() {
+            true => PATIENCE,
+            false if is_too_long => limit,
             false => return None,
         };
         let situation = Situation {
@@ -74,7 +60,7 @@ impl Pool {
             serving: self.shared.serving(),
             freed_at: self.queue.freed_at(),
             retry: self.retry_pause(&failure),
-            failure: kind,
+            patience,
         };
         Some((situation, failure))
     }
@@ -116,7 +102,7 @@ mod tests {
             serving,
             freed_at: at(freed_at),
             retry: Duration::from_secs(15),
-            failure: FailureKind::Refused,
+            patience: PATIENCE,
         };
         // No server is busy, so there is nothing to wait for.
         assert!(situation(0, 0).is_due(at(100), at(90)));

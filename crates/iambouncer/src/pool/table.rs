@@ -36,54 +36,45 @@ impl ServerTable {
         self.servers.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Marks servers, so that they are not used again. True if one was not marked before.
+    fn mark(&self, is_marked: impl Fn(&ServerInfo) -> bool) -> bool {
+        let servers = self.list();
+        let is_new = |info: &&Rc<ServerInfo>| is_marked(info) && !info.close_needed.replace(true);
+        servers.iter().filter(is_new).count() > 0
+    }
+
+    /// Marks servers that were required to be something.
+    fn mark_required(&self, is_marked: impl Fn(&ServerInfo, &RequiredRole) -> bool) {
+        self.mark(|info| info.facts.required.as_ref().is_some_and(|required| is_marked(info, required)));
+    }
+
     /// Marks all servers, so that none is used again.
     pub(super) fn mark_all(&self) {
-        for info in self.list() {
-            info.close_needed.set(true);
-        }
+        self.mark(|_| true);
     }
 
     /// Marks servers at addresses that their host name no longer resolves to, if addresses have changed. True if there
     /// was one.
     pub(super) fn mark_outdated(&self, changes: u64) -> bool {
-        if self.address_changes.replace(changes) == changes {
-            return false;
-        }
-        let servers = self.list();
-        let is_new =
-            |info: &&Rc<ServerInfo>| info.facts.route.is_outdated() && !info.close_needed.replace(true);
-        servers.iter().filter(is_new).count() > 0
+        self.address_changes.replace(changes) != changes && self.mark(|info| info.facts.route.is_outdated())
     }
 
     /// Marks servers that are not as required any more, if roles of hosts have changed.
     pub(super) fn mark_unfit(&self, changes: u64, fits: impl Fn(&RequiredRole) -> bool) {
-        if self.role_changes.replace(changes) == changes {
-            return;
-        }
-        for info in self.list() {
-            if info.facts.required.as_ref().is_some_and(|required| !fits(required)) {
-                info.close_needed.set(true);
-            }
+        if self.role_changes.replace(changes) != changes {
+            self.mark_required(|_, required| !fits(required));
         }
     }
 
     /// Marks servers at an address that has refused to be what was required of them: for this role and database, it is not.
     pub(super) fn mark_at(&self, address: &Endpoint, wanted: TargetSessionAttrs) {
-        for info in self.list() {
-            let is_required = info.facts.required.as_ref().is_some_and(|required| required.wanted == wanted);
-            if is_required && info.facts.route.endpoint == *address {
-                info.close_needed.set(true);
-            }
-        }
+        self.mark_required(|info, required| {
+            required.wanted == wanted && info.facts.route.endpoint == *address
+        });
     }
 
     /// Marks servers that were the writer at other hosts.
     pub(super) fn mark_others(&self, writer: &str) {
-        for info in self.list() {
-            let required = info.facts.required.as_ref();
-            if required.is_some_and(|required| required.wants_writer() && *required.host != *writer) {
-                info.close_needed.set(true);
-            }
-        }
+        self.mark_required(|_, required| required.wanted.is_writer() && *required.host != *writer);
     }
 }

@@ -40,6 +40,16 @@ impl Cluster {
         format!("app = host={FIRST},{SECOND} port={port} dbname=app target_session_attrs={wanted}")
     }
 
+    /// A pooler whose line begins with a host that accepts connections and answers nothing.
+    fn pooler_behind_silent_host(&self, host: &str, setting: &str) -> (TcpListener, Bouncer) {
+        let port = self.first.port();
+        let silent = TcpListener::bind((SILENT, port)).expect("the port is free at this address");
+        let line = format!(
+            "app = host={SILENT},{host} port={port} dbname=app target_session_attrs=primary load_balance_hosts=disable"
+        );
+        (silent, Start::databases(&line).set(setting).start())
+    }
+
     fn pooler(&self, wanted: &str, settings: &[&str]) -> Bouncer {
         let line = self.line(wanted);
         settings.iter().fold(Start::databases(&line), |start, setting| start.set(setting)).start()
@@ -48,6 +58,15 @@ impl Cluster {
 
 fn address(client: &mut Client) -> String {
     client.value("SELECT host(inet_server_addr())")
+}
+
+/// A server of its own, and its line.
+fn single_server() -> (Postgres, String) {
+    let server = start(PostgresOptions::default());
+    server.sql("CREATE ROLE app LOGIN").unwrap();
+    server.sql("CREATE DATABASE app OWNER app").unwrap();
+    let line = format!("app = host={FIRST} port={} dbname=app", server.port());
+    (server, line)
 }
 
 /// Number of failed logins.
@@ -92,10 +111,7 @@ fn clients_wait_while_the_writer_is_replaced_and_no_statement_is_lost() {
 
 #[test]
 fn clients_of_a_server_that_cannot_be_reached_are_served_soon_after_it_can() {
-    let mut server = start(PostgresOptions::default());
-    server.sql("CREATE ROLE app LOGIN").unwrap();
-    server.sql("CREATE DATABASE app OWNER app").unwrap();
-    let line = format!("app = host={FIRST} port={} dbname=app", server.port());
+    let (mut server, line) = single_server();
     let bouncer = Start::databases(&line).without("server_login_retry").set("http_port = auto").start();
     let mut client = bouncer.client();
     assert_eq!(client.value("SELECT 1"), "1");
@@ -108,16 +124,10 @@ fn clients_of_a_server_that_cannot_be_reached_are_served_soon_after_it_can() {
     assert_eq!(tags(&client.until_ready()), "TDCZ");
 }
 
-/// It accepts connections, and answers nothing.
 #[test]
 fn a_host_that_does_not_answer_delays_one_login_only() {
     let cluster = Cluster::new();
-    let port = cluster.first.port();
-    let silent = TcpListener::bind((SILENT, port)).expect("the port is free at this address");
-    let line = format!(
-        "app = host={SILENT},{FIRST} port={port} dbname=app target_session_attrs=primary load_balance_hosts=disable"
-    );
-    let bouncer = Start::databases(&line).start();
+    let (silent, bouncer) = cluster.pooler_behind_silent_host(FIRST, "server_connect_timeout = 15");
     let mut clients: Vec<_> = (0..4).map(|_| bouncer.client()).collect();
     for client in &mut clients {
         client.query("BEGIN");
@@ -132,12 +142,7 @@ fn a_host_that_does_not_answer_delays_one_login_only() {
 #[test]
 fn a_standby_is_asked_again_while_another_host_does_not_answer() {
     let cluster = Cluster::new();
-    let port = cluster.first.port();
-    let _silent = TcpListener::bind((SILENT, port)).expect("the port is free at this address");
-    let line = format!(
-        "app = host={SILENT},{SECOND} port={port} dbname=app target_session_attrs=primary load_balance_hosts=disable"
-    );
-    let bouncer = Start::databases(&line).set("server_connect_timeout = 100").start();
+    let (_silent, bouncer) = cluster.pooler_behind_silent_host(SECOND, "server_connect_timeout = 100");
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
     let logins = || cluster.second.log().matches("connection authorized: user=app").count();
     eventually("the standby is asked again", || logins() >= 3);
@@ -207,10 +212,7 @@ fn readers_use_the_standby_until_it_is_promoted() {
 
 #[test]
 fn clients_of_a_server_that_cannot_be_reached_wait_for_a_while_and_later_ones_fail_at_once() {
-    let mut server = start(PostgresOptions::default());
-    server.sql("CREATE ROLE app LOGIN").unwrap();
-    server.sql("CREATE DATABASE app OWNER app").unwrap();
-    let line = format!("app = host={FIRST} port={} dbname=app", server.port());
+    let (mut server, line) = single_server();
     let bouncer = Start::databases(&line).set("server_unreachable_timeout = 2").start();
     let (mut first, mut later) = (bouncer.client(), bouncer.client());
     assert_eq!(first.value("SELECT 1"), "1");
